@@ -1,0 +1,30 @@
+"""Learned iterative solvers with guarantees, on JAX."""
+
+# algorithms and the ways to run them
+from unroll_jax._types import Algorithm as Algorithm
+from unroll_jax._types import LinearOperator as LinearOperator
+from unroll_jax._unroll import Unrolled as Unrolled
+from unroll_jax._unroll import scan_layers as scan_layers
+from unroll_jax._unroll import stack_layers as stack_layers
+from unroll_jax._unroll import unroll as unroll
+from unroll_jax._solve import Solution as Solution
+from unroll_jax._solve import relative_change as relative_change
+from unroll_jax._solve import solve as solve
+
+# training under constraints, and certificates
+from unroll_jax._primal_dual import PrimalDual as PrimalDual
+from unroll_jax._primal_dual import PrimalDualState as PrimalDualState
+from unroll_jax._primal_dual import Report as Report
+from unroll_jax._primal_dual import augmented_weight as augmented_weight
+from unroll_jax._primal_dual import linear_weight as linear_weight
+from unroll_jax._primal_dual import primal_dual as primal_dual
+
+from unroll_jax.certificates import Certificate as Certificate
+from unroll_jax.certificates import certify as certify
+
+# parts
+from unroll_jax import algorithms as algorithms
+from unroll_jax import constraints as constraints
+from unroll_jax import objectives as objectives
+from unroll_jax import operators as operators
+from unroll_jax import prox as prox

@@ -1,0 +1,41 @@
+"""Checks of arguments at the public doors. A value that is being traced is not known yet, and passes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def check_rate(rate: Any) -> None:
+    """Raise unless `rate` lies in [0, 1)."""
+    if _is_false(lambda: (rate >= 0) & (rate < 1)):
+        raise ValueError(
+            f"`rate` must lie in [0, 1), got {rate}: a layer lowers its measure by the factor 1 - rate, "
+            "so 0.05 asks for 5 % per layer."
+        )
+
+
+def check_non_negative(name: str, value: Any) -> None:
+    """Raise unless all of `value` is >= 0."""
+    if _is_false(lambda: value >= 0):
+        raise ValueError(f"`{name}` must be non-negative, got {value}.")
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Raise unless all of `value` is > 0."""
+    if _is_false(lambda: value > 0):
+        raise ValueError(f"`{name}` must be positive, got {value}.")
+
+
+def check_count(name: str, value: Any) -> None:
+    """Raise unless `value` is a whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
+
+
+def _is_false(condition: Callable[[], Any]) -> bool:
+    try:
+        return not bool(jnp.all(condition()))  # also where a NaN made it false
+    except jax.errors.ConcretizationTypeError:
+        return False

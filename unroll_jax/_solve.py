@@ -1,0 +1,100 @@
+"""`solve`: an algorithm run until it has converged."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from unroll_jax._checks import check_count, check_non_negative
+from unroll_jax._tree import tree_norm, tree_sub
+from unroll_jax._types import Algorithm, Array, Params, Problem, State, estimate_of
+
+
+class Solution(NamedTuple):
+    """What `solve` found.
+
+    Attributes:
+        state: the algorithm's last state.
+        num_steps: `()`, the iterations made.
+        residual: `()`, the stopping rule's last value; not finite if the iterates were not.
+        converged: `()`, whether the residual reached the tolerance.
+    """
+
+    state: State
+    num_steps: Array
+    residual: Array
+    converged: Array
+
+
+def relative_change(previous: State, state: State, problem: Problem) -> Array:
+    """||x - x_previous|| / ||x||, the default residual of `solve`: `()`. It is 0 where both are 0."""
+    del problem
+    x = estimate_of(state)
+    change, size = tree_norm(tree_sub(x, estimate_of(previous))), tree_norm(x)
+    return change / jnp.where(change == 0, 1, size)
+
+
+def solve(
+    algorithm: Algorithm,
+    params: Params,
+    problem: Problem,
+    *,
+    tolerance: float,
+    max_steps: int,
+    prepare: Callable[[Params, Problem], Params] | None = None,
+    residual: Callable[[State, State, Problem], Array] = relative_change,
+    check_every: int = 1,
+) -> Solution:
+    """`algorithm` run until its residual is at most `tolerance`, or for `max_steps`.
+
+    Under `jax.vmap` every example stops on its own and keeps its own count of steps; a residual that is not finite
+    stops it too, as not converged.
+
+    Args:
+        algorithm: what is run.
+        params: one layer's parameters, used in every iteration.
+        problem: one problem.
+        tolerance: non-negative, the unit of the residual.
+        max_steps: at least 1; a whole number of checks is made, so that at most `check_every - 1` steps come on top.
+        prepare: `(params, problem) -> params`, run once before the first iteration.
+        residual: `(previous state, state, problem) -> ()`, the stopping rule: the relative change of the estimate
+            by default, or a certificate such as a duality gap.
+        check_every: steps between two values of the residual, at least 1; more where the residual is expensive.
+
+    Raises:
+        ValueError: for a negative tolerance, or counts below 1.
+
+    >>> import unroll_jax as uj
+    >>> operator = uj.operators.Dense(jnp.array([[2.0, 0.0], [0.0, 1.0]]))
+    >>> problem = uj.objectives.LeastSquares(operator, jnp.array([2.0, 3.0]))
+    >>> params = uj.algorithms.proximal_gradient_params(operator, strength=0.0)
+    >>> solution = solve(uj.algorithms.fista(), params, problem, tolerance=1e-6, max_steps=500)
+    >>> bool(solution.converged), bool(jnp.allclose(solution.state.x, jnp.array([1.0, 3.0])))
+    (True, True)
+    """
+    check_non_negative("tolerance", tolerance)
+    check_count("max_steps", max_steps)
+    check_count("check_every", check_every)
+    if prepare is not None:
+        params = prepare(params, problem)
+
+    def step(_: int, state: State) -> State:
+        return algorithm.step(params, state, problem)
+
+    def check(solution: Solution) -> Solution:
+        previous = solution.state
+        if check_every > 1:
+            previous = jax.lax.fori_loop(0, check_every - 1, step, previous)
+        state = step(0, previous)
+        value = residual(previous, state, problem)
+        return Solution(state, solution.num_steps + check_every, value, value <= tolerance)
+
+    def is_running(solution: Solution) -> Array:
+        # a NaN is not above the tolerance, so it ends the loop
+        return (solution.num_steps < max_steps) & (solution.residual > tolerance)
+
+    start = algorithm.init(problem)
+    shape = jax.eval_shape(lambda: residual(start, start, problem))
+    unknown = Solution(start, jnp.zeros((), int), jnp.full(shape.shape, jnp.inf, shape.dtype), jnp.asarray(False))
+    return jax.lax.while_loop(is_running, check, unknown)

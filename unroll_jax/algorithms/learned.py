@@ -1,0 +1,107 @@
+"""Learned algorithms: iterations whose matrices are themselves the parameters."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from unroll_jax._checks import check_positive
+from unroll_jax._types import Algorithm, Array, Problem
+from unroll_jax.algorithms.proximal import zero_start
+from unroll_jax.operators import Dense, operator_norm
+from unroll_jax.prox import soft_threshold
+
+
+class LISTAParams(NamedTuple):
+    """Parameters of one layer of `lista`.
+
+    Attributes:
+        recurrent: `(n, n)`, applied to the code; classically 1 - step_size * A* A.
+        encoder: `(n, m)`, applied to the measurement; classically step_size * A*.
+        log_threshold: `(n,)`, the logarithm of each entry's threshold, which keeps thresholds positive whatever the
+            optimizer does, and makes its steps relative; classically log(step_size * l1_weight).
+    """
+
+    recurrent: Array
+    encoder: Array
+    log_threshold: Array
+
+
+class LISTAState(NamedTuple):
+    """State of `lista`: the code `x`, `(n,)`."""
+
+    x: Array
+
+
+def lista(start: Callable[[Problem], Array] = zero_start) -> Algorithm:
+    """Learned ISTA (Gregor and LeCun 2010), x+ = soft_threshold(recurrent x + encoder b, threshold).
+
+    The general form, with both matrices and all thresholds free. A problem is a `LeastSquares` (or anything with
+    `.operator` and `.measurement`), whose measurement b has shape `(m,)`.
+
+    Args:
+        start: `problem -> x`, the code before the first layer; zero by default.
+
+    Returns:
+        An algorithm with `LISTAParams` and `LISTAState`.
+    """
+
+    def init(problem: Problem) -> LISTAState:
+        return LISTAState(start(problem))
+
+    def step(params: LISTAParams, state: LISTAState, problem: Problem) -> LISTAState:
+        mixed = params.recurrent @ state.x + params.encoder @ problem.measurement
+        return LISTAState(soft_threshold(mixed, jnp.exp(params.log_threshold)))
+
+    return Algorithm(init, step)
+
+
+def lista_params(operator: Dense, l1_weight: Array | float) -> LISTAParams:
+    """The classical parameters of one layer, at which `lista` is ISTA with step size 1 / ||operator||^2.
+
+    Args:
+        operator: `Dense`, the dictionary of the Lasso problem, `(m, n)`.
+        l1_weight: the Lasso problem's weight, positive.
+
+    Raises:
+        ValueError: for a weight that is not positive, or an operator without a matrix.
+    """
+    if not isinstance(operator, Dense):
+        raise ValueError(
+            f"`operator` must be a Dense operator, got {type(operator).__name__}: the layers' matrices start from its own."
+        )
+    check_positive("l1_weight", l1_weight)
+    matrix = operator.matrix
+    num_atoms = matrix.shape[1]
+    step_size = 1 / operator_norm(operator) ** 2
+    encoder = step_size * matrix.T.conj()
+    return LISTAParams(
+        recurrent=jnp.eye(num_atoms, dtype=matrix.dtype) - encoder @ matrix,
+        encoder=encoder,
+        log_threshold=jnp.full(num_atoms, jnp.log(step_size * l1_weight)),
+    )
+
+
+def random_lista_params(
+    key: Array, num_measurements: int, num_atoms: int, *, gain: float = 1.0, threshold: float = 0.01
+) -> LISTAParams:
+    """Random parameters of one layer: Gaussian matrices that know nothing of the problem.
+
+    Their entries have the variance gain^2 / fan-in (LeCun et al. 1998).
+
+    Map over keys to fill a network: `Unrolled(lista(), 10, jax.vmap(lambda k: random_lista_params(k, m, n))(keys))`.
+
+    Args:
+        key: a random key.
+        num_measurements: m, the size of a measurement.
+        num_atoms: n, the size of a code.
+        gain: the size of the matrices relative to those that keep the scale of what they are applied to.
+        threshold: the initial threshold of every entry, positive; the unit of the code.
+    """
+    recurrent_key, encoder_key = jax.random.split(key)
+    return LISTAParams(
+        recurrent=gain / num_atoms**0.5 * jax.random.normal(recurrent_key, (num_atoms, num_atoms)),
+        encoder=gain / num_measurements**0.5 * jax.random.normal(encoder_key, (num_atoms, num_measurements)),
+        log_threshold=jnp.full(num_atoms, jnp.log(threshold)),
+    )

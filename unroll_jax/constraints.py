@@ -1,0 +1,188 @@
+"""Descent constraints: what every layer must achieve, per example, and how a batch of examples is judged.
+
+A *measure* says how far one estimate is from where it should be. `descent` turns it into a *constraint*: one
+violation per layer for one example, `<= 0` where satisfied. A statistic then turns the violations of a batch into
+one number per layer, which `primal_dual` takes: the mean (the paper's), or the tail.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from unroll_jax._checks import check_non_negative, check_rate
+from unroll_jax._tree import tree_add_scaled, tree_norm, tree_sub
+from unroll_jax._types import Array, Constraint, Estimate, Example, Measure, Trajectory
+
+_TINY = 1e-12  # keeps a ratio finite where the measure has reached zero
+
+
+def distance_to(target: Callable[[Example], Estimate]) -> Measure:
+    """The measure ||x - target(example)||_2, supervised by a known solution.
+
+    >>> measure = distance_to(lambda example: example["x"])
+    >>> measure(jnp.array([3.0, 4.0]), {"x": jnp.zeros(2)})
+    Array(5., dtype=float32)
+    """
+    return lambda estimate, example: tree_norm(tree_sub(estimate, target(example)))
+
+
+def gradient_norm(gradient: Callable[[Estimate, Example], Estimate]) -> Measure:
+    """The measure ||gradient(x, example)||_2, for smooth objectives; no known solution is needed."""
+    return lambda estimate, example: tree_norm(gradient(estimate, example))
+
+
+def prox_gradient_residual(
+    gradient: Callable[[Estimate, Example], Estimate],
+    prox: Callable[[Estimate, Array | float], Estimate],
+    *,
+    step_size: Array | float,
+    strength: Array | float,
+) -> Measure:
+    """The measure ||x - prox(x - step_size * gradient(x), step_size * strength)|| / step_size.
+
+    The norm of the gradient mapping: zero exactly at the minimizers of f + strength * g, where `gradient` is f's and
+    `prox` is g's (Beck 2017, section 10.3). It takes the gradient norm's place where the objective has a kink.
+    """
+
+    def measure(estimate: Estimate, example: Example) -> Array:
+        forward = tree_add_scaled(estimate, -step_size, gradient(estimate, example))
+        return tree_norm(tree_sub(estimate, prox(forward, step_size * strength))) / step_size
+
+    return measure
+
+
+def objective(value: Callable[[Estimate, Example], Array]) -> Measure:
+    """The measure value(x, example): pass the objective minus its minimum, or a bound of it such as a duality gap.
+
+    `descent` asks for a decrease in proportion to the measure itself, which means something only where 0 is best.
+    """
+    return lambda estimate, example: value(estimate, example)
+
+
+def measure_layers(measure: Measure, trajectory: Trajectory, example: Example) -> Array:
+    """`measure` at every estimate of one trajectory: `(num_layers + 1,)`, the start first."""
+    return jax.vmap(measure, in_axes=(0, None))(trajectory, example)
+
+
+def descent(
+    measure: Measure,
+    rate: float,
+    *,
+    form: Literal["difference", "ratio"] = "difference",
+    stop_gradient_previous: bool = False,
+) -> Constraint:
+    """The constraint that every layer lowers `measure` by the factor 1 - rate.
+
+    With m[l] the measure after layer l, the violation of layer l + 1 is (arXiv 2312.15788)
+
+    - "difference": m[l + 1] - (1 - rate) * m[l]; well behaved everywhere, its mean over a batch is the paper's;
+    - "ratio": m[l + 1] / m[l] - (1 - rate); scale free, as the published code has it, and unbounded near a
+      solution, where m[l] vanishes.
+
+    For the ratio of the means over a batch, see `ratio_of_means`.
+
+    Args:
+        measure: `(estimate, example) -> ()`, non-negative.
+        rate: the share by which each layer must lower the measure, in [0, 1).
+        form: as above.
+        stop_gradient_previous: take m[l] as a constant. Else a layer can also be satisfied by making the
+            layer before it worse.
+
+    Returns:
+        `(trajectory (num_layers + 1, ...), example) -> violation (num_layers,)`, `<= 0` is satisfied.
+
+    Raises:
+        ValueError: for a rate outside [0, 1) or an unknown form.
+
+    >>> constraint = descent(distance_to(lambda example: 0.0 * example), rate=0.5)
+    >>> constraint(jnp.array([[4.0], [1.0], [1.0]]), jnp.zeros(1))
+    Array([-1. ,  0.5], dtype=float32)
+    """
+    check_rate(rate)
+    if form not in ("difference", "ratio"):
+        raise ValueError(f'`form` must be "difference" or "ratio", got {form!r}.')
+
+    def constraint(trajectory: Trajectory, example: Example) -> Array:
+        values = measure_layers(measure, trajectory, example)
+        if values.ndim != 1:
+            raise ValueError(f"`measure` must return one number per estimate, got shape {values.shape[1:]}.")
+        previous, current = _pair(values, stop_gradient_previous)
+        if form == "difference":
+            return current - (1 - rate) * previous
+        return current / jnp.maximum(previous, _TINY) - (1 - rate)
+
+    return constraint
+
+
+def ratio_of_means(values: Array, rate: float, *, stop_gradient_previous: bool = False) -> Array:
+    """The batch's violation mean(m[l + 1]) / mean(m[l]) - (1 - rate): scale free, with the mean constraint's zero set.
+
+    Args:
+        values: `(batch, num_layers + 1)`, a measure along each example's trajectory (`measure_layers`).
+        rate: as in `descent`.
+        stop_gradient_previous: as in `descent`.
+
+    Returns:
+        `(num_layers,)`.
+    """
+    check_rate(rate)
+    _check_batch("values", values)
+    previous, current = _pair(jnp.mean(values, axis=0), stop_gradient_previous)
+    return current / jnp.maximum(previous, _TINY) - (1 - rate)
+
+
+def expected_hinge(violation: Array, allowance: float = 0.0) -> Array:
+    """The batch's mean of max(violation, 0), minus `allowance`: `(num_layers,)`.
+
+    Satisfied where examples that ascend do so rarely and little; examples that descend do not make up for them, as
+    they do in a mean.
+
+    Args:
+        violation: `(batch, num_layers)`, per example.
+        allowance: the mean excess to be tolerated, non-negative; same unit as `violation`. At 0 every example must
+            satisfy its constraint, which no multiplier settles on: leave some room.
+
+    >>> expected_hinge(jnp.array([[-1.0], [0.5]]), allowance=0.125)
+    Array([0.125], dtype=float32)
+    """
+    _check_batch("violation", violation)
+    check_non_negative("allowance", allowance)
+    return jnp.mean(jnp.maximum(violation, 0), axis=0) - allowance
+
+
+def conditional_value_at_risk(violation: Array, level: float) -> Array:
+    """The batch's mean over the worst share 1 - level of examples, layer by layer: `(num_layers,)`.
+
+    Satisfied (`<= 0`) only if more than a share `level` of the batch satisfies its constraint: the conditional value at
+    risk is never below the quantile (Rockafellar and Uryasev 2000). At level 0 it is the mean.
+
+    Args:
+        violation: `(batch, num_layers)`, per example.
+        level: in [0, 1).
+
+    >>> conditional_value_at_risk(jnp.array([[-4.0], [-1.0], [0.0], [1.0]]), level=0.5)
+    Array([0.5], dtype=float32)
+    """
+    _check_batch("violation", violation)
+    if not 0 <= level < 1:
+        raise ValueError(f"`level` must lie in [0, 1), got {level}.")
+    batch_size = violation.shape[0]
+    # the whole examples of the tail count fully, the one on its edge in part
+    weights = jnp.clip((1 - level) * batch_size - jnp.arange(batch_size), 0, 1).astype(violation.dtype)
+    worst_first = -jnp.sort(-violation, axis=0)
+    return weights @ worst_first / jnp.sum(weights)
+
+
+def _pair(values: Array, stop_gradient_previous: bool) -> tuple[Array, Array]:
+    previous = jax.lax.stop_gradient(values[:-1]) if stop_gradient_previous else values[:-1]
+    return previous, values[1:]
+
+
+def _check_batch(name: str, values: Array) -> None:
+    if jnp.ndim(values) != 2:
+        raise ValueError(
+            f"`{name}` must have shape (batch, layers), got {jnp.shape(values)}. "
+            "Map the constraint over the batch by jax.vmap first."
+        )

@@ -1,0 +1,92 @@
+"""Objectives as pytrees that carry one problem's data: value, gradient, and a gap where one is known."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from unroll_jax._tree import tree_add_scaled, tree_real_vdot, tree_sub
+from unroll_jax._types import Array, Estimate, LinearOperator
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class LeastSquares:
+    """The data term ||operator(x) - measurement||^2 / 2 of one problem.
+
+    Attributes:
+        operator: a linear operator, the measurement's model.
+        measurement: what was measured; the shape of `operator(x)`.
+
+    >>> from unroll_jax.operators import Dense
+    >>> objective = LeastSquares(Dense(jnp.eye(2)), jnp.array([3.0, 4.0]))
+    >>> objective.value(jnp.zeros(2)), objective.gradient(jnp.zeros(2))
+    (Array(12.5, dtype=float32), Array([-3., -4.], dtype=float32))
+    """
+
+    operator: LinearOperator
+    measurement: Any
+
+    def value(self, x: Estimate) -> Array:
+        """The objective at `x`: `()`."""
+        residual = self._residual(x)
+        return tree_real_vdot(residual, residual) / 2
+
+    def gradient(self, x: Estimate) -> Estimate:
+        """A*(A x - measurement), the gradient at `x`: the shape of `x`."""
+        return self.operator.adjoint(self._residual(x))
+
+    def _residual(self, x: Estimate) -> Any:
+        predicted = self.operator(x)
+        shapes = [jax.tree.map(jnp.shape, tree) for tree in (predicted, self.measurement)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"`measurement` must have the shape of operator(x), {shapes[0]}, got {shapes[1]}. "
+                "Pass one problem per call and take batches by jax.vmap."
+            )
+        return tree_sub(predicted, self.measurement)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Lasso:
+    """The objective ||operator(x) - measurement||^2 / 2 + l1_weight * ||x||_1 of one problem.
+
+    Attributes:
+        operator: a linear operator from vectors to vectors, the measurement's model.
+        measurement: what was measured; the shape of `operator(x)`.
+        l1_weight: `()`, the unit of operator.adjoint(measurement), positive.
+    """
+
+    operator: LinearOperator
+    measurement: Array
+    l1_weight: Array | float
+
+    @property
+    def least_squares(self) -> LeastSquares:
+        """The smooth part, ||operator(x) - measurement||^2 / 2."""
+        return LeastSquares(self.operator, self.measurement)
+
+    def value(self, x: Array) -> Array:
+        """The objective at `x`: `()`."""
+        return self.least_squares.value(x) + self.l1_weight * jnp.sum(jnp.abs(x))
+
+    def gradient(self, x: Array) -> Array:
+        """The gradient **of the smooth part** at `x`, as proximal methods take it: the shape of `x`."""
+        return self.least_squares.gradient(x)
+
+    def duality_gap(self, x: Array) -> Array:
+        """An upper bound of value(x) - minimum, zero at the minimizer: `()`.
+
+        With the residual r = b - A x, the point u = s r, s = min(1, l1_weight / ||A* r||_inf), is feasible for
+        the dual problem, whose value there is ||b||^2 / 2 - ||b - u||^2 / 2 (Boyd and Vandenberghe, section 5.2).
+        In floating point the gap is not known below about one rounding error of ||b||^2.
+        """
+        residual = tree_sub(self.measurement, self.operator(x))
+        correlation = jnp.max(jnp.abs(self.operator.adjoint(residual)))
+        scale = jnp.minimum(1, self.l1_weight / jnp.where(correlation == 0, 1, correlation))
+        dual_point = scale.astype(residual.dtype) * residual
+        # ||b||^2 / 2 - ||b - u||^2 / 2 = <u, b> - ||u||^2 / 2, without the cancellation
+        dual_value = tree_real_vdot(dual_point, tree_add_scaled(self.measurement, -0.5, dual_point))
+        return jnp.maximum(self.value(x) - dual_value, 0)
