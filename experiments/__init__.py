@@ -1,0 +1,1 @@
+"""Experiments with unroll_jax: `python -m experiments` from the repository root lists them."""

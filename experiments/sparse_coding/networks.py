@@ -1,0 +1,184 @@
+"""The networks under comparison, and how each is trained."""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from tqdm import tqdm
+
+import unroll_jax as uj
+from experiments.sparse_coding.problem import Examples, SparseCoding
+from experiments.sparse_coding.settings import Settings
+
+distance = uj.constraints.distance_to(lambda example: example.y)
+
+
+class Variant(NamedTuple):
+    """One network of the comparison.
+
+    Attributes:
+        name: how tables and files call it.
+        start: "random" (Gaussian matrices) or "classical" (every layer is an ISTA step).
+        noise: whether the layers are perturbed in training.
+        constraints: "none"; "mean", every layer descends on average; "tail", and nearly every example does.
+    """
+
+    name: str
+    start: Literal["random", "classical"]
+    noise: bool
+    constraints: Literal["none", "mean", "tail"]
+
+    @property
+    def file_name(self) -> str:
+        """The name as part of a file's."""
+        return self.name.replace(", ", "-").replace(" ", "-").lower()
+
+
+VARIANTS = (
+    Variant("plain", "random", False, "none"),
+    Variant("noisy", "random", True, "none"),
+    Variant("descent", "random", True, "mean"),
+    Variant("descent-tail", "random", True, "tail"),
+    Variant("plain, from ISTA", "classical", False, "none"),
+    Variant("noisy, from ISTA", "classical", True, "none"),
+    Variant("descent, from ISTA", "classical", True, "mean"),
+    Variant("descent-tail, from ISTA", "classical", True, "tail"),
+)
+
+
+class History(NamedTuple):
+    """What training reported, step by step.
+
+    Attributes:
+        loss: `(num_steps,)`.
+        violation: by constraint, `(num_steps, num_layers)`.
+        multipliers: by constraint, `(num_steps, num_layers)`.
+    """
+
+    loss: np.ndarray
+    violation: dict[str, np.ndarray]
+    multipliers: dict[str, np.ndarray]
+
+
+def make_network(problem: SparseCoding, settings: Settings, variant: Variant, seed: int) -> uj.Unrolled:
+    """The variant's network before training."""
+    num_pixels, num_atoms = problem.dictionary.matrix.shape
+    if variant.start == "classical":
+        params = uj.algorithms.lista_params(problem.dictionary, problem.l1_weight)
+        return uj.unroll(uj.algorithms.lista(), settings.num_layers, params)
+    keys = jax.random.split(jax.random.key(seed), settings.num_layers)
+    layers = jax.vmap(lambda key: uj.algorithms.random_lista_params(key, num_pixels, num_atoms))(keys)
+    return uj.Unrolled(uj.algorithms.lista(), settings.num_layers, layers)
+
+
+def run(network: uj.Unrolled, problem: SparseCoding, x: jax.Array) -> jax.Array:
+    """The codes after every layer, the start first, for a batch of patches: `(batch, num_layers + 1, atoms)`."""
+    return jax.vmap(lambda x: network.trajectory(problem.least_squares(x), record=lambda state: state.x))(x)
+
+
+def run_perturbed(
+    network: uj.Unrolled, problem: SparseCoding, x: jax.Array, key: jax.Array, level: jax.Array | float
+) -> jax.Array:
+    """As `run`, with noise of `level` times the gradient's norm between the layers."""
+
+    def noise_norm(code: jax.Array, least_squares: uj.objectives.LeastSquares) -> jax.Array:
+        return level * jnp.linalg.norm(least_squares.gradient(code))
+
+    perturbed = network.with_algorithm(uj.algorithms.perturbed(network.algorithm, noise_norm))
+
+    def run_one(x: jax.Array, key: jax.Array) -> jax.Array:
+        noisy = uj.algorithms.NoisyProblem(problem.least_squares(x), key)
+        return perturbed.trajectory(noisy, record=lambda state: state.x)
+
+    return jax.vmap(run_one)(x, jax.random.split(key, len(x)))
+
+
+def make_terms(problem: SparseCoding, settings: Settings, variant: Variant) -> Callable[..., Any]:
+    """The loss and the constraints that `primal_dual` trains the variant with.
+
+    The loss is the paper's, half the squared distance of the last layer. "mean" asks every layer to lower the mean
+    distance; "tail" also bounds the mean ascent of those examples that ascend.
+    """
+    on_average = uj.constraints.descent(distance, settings.train_rate)
+    at_all = uj.constraints.descent(distance, 0.0)
+
+    def terms(network: uj.Unrolled, batch: Examples, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        if variant.noise:
+            codes = run_perturbed(network, problem, batch.x, key, settings.training_noise)
+        else:
+            codes = run(network, problem, batch.x)
+        loss = jnp.mean(jnp.sum((codes[:, -1] - batch.y) ** 2, axis=-1)) / 2
+        violation = {}
+        if variant.constraints in ("mean", "tail"):
+            violation["mean"] = jnp.mean(jax.vmap(on_average)(codes, batch), axis=0)
+        if variant.constraints == "tail":
+            ascent = jax.vmap(at_all)(codes, batch)
+            violation["tail"] = uj.constraints.expected_hinge(ascent, settings.tail_allowance)
+        return loss, violation
+
+    return terms
+
+
+def train(
+    problem: SparseCoding, settings: Settings, variant: Variant, seed: int
+) -> tuple[uj.Unrolled, History]:
+    """The trained network and what its training reported.
+
+    Raises:
+        FloatingPointError: if the loss, a violation or the gradient was not finite.
+    """
+    primal = optax.chain(
+        optax.clip_by_global_norm(settings.gradient_clip),
+        optax.adam(
+            optax.warmup_cosine_decay_schedule(
+                init_value=0.0,
+                peak_value=settings.learning_rate,
+                warmup_steps=min(50, settings.num_steps // 10),
+                decay_steps=settings.num_steps,
+                end_value=settings.learning_rate / 100,
+            )
+        ),
+    )
+    trainer = uj.primal_dual(
+        make_terms(problem, settings, variant),
+        primal,
+        optax.sgd(settings.dual_rate),
+        weight=uj.augmented_weight(settings.penalty),
+    )
+    network = make_network(problem, settings, variant, seed)
+    steps = jax.jit(trainer.steps, donate_argnums=0)
+    state, reports = None, []
+    with tqdm(total=settings.num_steps, desc=variant.name, disable=None, unit="step") as bar:
+        for batches in _batches(problem.train, settings, seed):
+            if state is None:
+                state = trainer.init(network, jax.tree.map(lambda a: a[0], batches), jax.random.key(seed))
+            state, report = steps(state, batches)
+            report = jax.device_get(report)
+            if not np.all(report.is_finite):
+                first = bar.n + int(np.argmin(report.is_finite))
+                raise FloatingPointError(
+                    f"Training {variant.name!r} met a number that is not finite at step {first}. "
+                    "Check the data for NaN, or lower --learning-rate."
+                )
+            reports.append(report)
+            bar.update(len(report.loss))
+            bar.set_postfix(loss=f"{np.mean(report.loss):.4f}", refresh=False)
+    assert state is not None  # there is at least one step
+    joined = jax.tree.map(lambda *parts: np.concatenate(parts), *reports)
+    return state.model, History(joined.loss, joined.violation, joined.multipliers)
+
+
+def _batches(examples: Examples, settings: Settings, seed: int):
+    """Random batches, epoch after epoch, as many at once as go into one dispatch."""
+    rng = np.random.default_rng(seed)
+    num_examples, order = len(examples.x), np.empty(0, int)
+    for start in range(0, settings.num_steps, settings.steps_per_dispatch):
+        num_steps = min(settings.steps_per_dispatch, settings.num_steps - start)
+        num_needed = num_steps * settings.batch_size
+        while len(order) < num_needed:
+            order = np.concatenate([order, rng.permutation(num_examples)])
+        index, order = order[:num_needed].reshape(num_steps, settings.batch_size), order[num_needed:]
+        yield Examples(examples.x[index], examples.y[index])

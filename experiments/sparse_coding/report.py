@@ -1,0 +1,216 @@
+"""The sparse coding experiment's findings as tables, text and numbers."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.report import markdown_table
+from experiments.sparse_coding.evaluation import Evaluation
+from experiments.sparse_coding.networks import VARIANTS, History
+from experiments.sparse_coding.problem import SparseCoding
+from experiments.sparse_coding.settings import Settings
+
+_CAPTIONS = {
+    "distance": "Distance to the solution after every layer (mean and standard deviation).",
+    "objective": "Lasso objective above its minimum after every layer (mean and standard deviation).",
+    "descent": "Share of held-out patches that descend at each layer, and the certificate's lower bound.",
+    "multipliers": "Multipliers over the training steps.",
+    "noise": "Final distance under Gaussian noise between the layers (two standard errors).",
+    "shift": "Final distance on patches with pixel noise, labels recomputed (two standard errors).",
+    "sparsity": "l1 norm of the codes after some layers, and of the solutions.",
+}
+
+
+class Results(NamedTuple):
+    """One run of the experiment, complete."""
+
+    command: Mapping[str, Any]
+    settings: Settings
+    environment: Mapping[str, Any]
+    problem: SparseCoding
+    num_images: int
+    evaluations: Mapping[str, Evaluation]
+    histories: Mapping[str, History]
+    shift_levels: Sequence[float]
+    seconds: Mapping[str, float]
+    total_seconds: float
+
+
+def summary(results: Results) -> str:
+    """The main table, one row per network."""
+    rate, percent = results.settings.rate, f"{100 * results.settings.confidence:g} %"
+    unit_noise = list(results.settings.noise_levels).index(1.0)
+    rows = []
+    for variant in VARIANTS:
+        found = results.evaluations[variant.name]
+        certificate = found.certificate
+        rows.append(
+            [
+                variant.name,
+                f"{10 * np.log10(found.nmse):.2f}",
+                f"{found.nmse:.4f}",
+                f"{np.max(certificate.mean_violation):+.4f}",
+                f"{np.sum(certificate.mean_violation > 0)}",
+                f"{np.sum(certificate.holds)}",
+                f"{100 * np.min(certificate.descent_frequency):.1f}",
+                f"{100 * np.min(certificate.descent_bound):.1f}",
+                f"{100 * certificate.monotone_frequency:.1f}",
+                f"{np.mean(found.noise_error[unit_noise]):.3g}",
+                f"{np.mean(found.shift_error[-1]) - np.mean(found.shift_error[0]):+.4f}",
+            ]
+        )
+    num_layers = results.settings.num_layers
+    table = markdown_table(
+        ["network", "NMSE dB", "NMSE", "worst viol.", "violated", "certified", "desc. %", "bound %", "all %", "noisy", "shift"],
+        rows,
+    )
+    return f"""{table}
+
+On {len(results.problem.held_out.x)} held-out patches; distances are to the Lasso solution.
+NMSE: E||y_L - y*||^2 / E||y*||^2 of the last layer. worst viol.: the largest mean violation of a layer at rate {rate:g}.
+violated, certified: of {num_layers} layers, those with a mean violation above 0, and those whose {percent} upper bound of it is not.
+desc. %: the smallest share over the layers of patches that descend; bound %: its {percent} lower bound.
+all %: the share of patches that descend at every layer. noisy: mean final distance under noise as large as the gradient.
+shift: growth of the mean final distance under the strongest pixel noise ({results.shift_levels[-1]:g})."""
+
+
+def markdown(results: Results, figure_paths: Sequence[Path], folder: Path) -> str:
+    """The report of a run, with its figures by relative path."""
+    problem, settings = results.problem, results.settings
+    num_pixels, num_atoms = problem.dictionary.matrix.shape
+    parts = [
+        "# LISTA under descent constraints",
+        f"`python {_shell(results)}`, {results.environment['date_utc']}, "
+        f"{results.total_seconds:.0f} s on {results.environment['device_kind']} "
+        f"({results.environment['cpu_count']} CPU cores), "
+        f"jax {results.environment['versions']['jax']}.",
+        f"{results.num_images} images; {len(problem.train.x)} training and {len(problem.held_out.x)} held-out patches of "
+        f"{num_pixels} pixels, from different images or different tiles of them; dictionary of {num_atoms} unit-norm atoms; "
+        f"l1 weight {problem.l1_weight:.4g}; one unit is {problem.unit:.4g}"
+        + (" after each patch is brought to mean 0 and norm 1. " if settings.normalize else " in pixel intensities. ")
+        + f"Labels by FISTA, largest relative duality gap {problem.label_gap:.1e}. "
+        f"{settings.num_layers} layers, {settings.num_steps} training steps of {settings.batch_size} patches.",
+        "## Networks",
+        summary(results),
+        "## Certificates of descent",
+        f"Per layer, from held-out patches: mean violation of E[d_l] <= {1 - settings.rate:g} E[d_(l-1)] with its upper bound "
+        f"(betting; d saturated at its largest value on training patches), share of descending patches with its "
+        f"Clopper-Pearson lower bound. Each bound at {100 * settings.confidence:g} %. Patches of one image or tile are not "
+        "independent, so the bounds speak of fresh patches from these images.",
+    ]
+    for variant in VARIANTS:
+        parts += [f"### {variant.name}", _certificate_table(results.evaluations[variant.name])]
+    parts += [
+        "## Noise between the layers",
+        "Mean final distance under noise of this size relative to the gradient's norm, and in brackets the smallest share over "
+        "the layers of patches that descend, in %.",
+        _noise_table(results),
+        "## Shifted data",
+        "Growth of the mean final distance on patches with pixel noise of this standard deviation, over the clean ones; "
+        "± two standard errors of the difference, patch by patch.",
+        _shift_table(results),
+        "## Figures",
+    ]
+    for path in figure_paths:
+        parts += [_CAPTIONS[path.stem], f"![{path.stem}]({path.relative_to(folder).as_posix()})"]
+    parts += [
+        "## Files",
+        "`metrics.json` holds every number above with settings and versions; `solvers/*.npz` the trained parameters, stacked by "
+        "layer (`recurrent`, `encoder`, `log_threshold` of `unroll_jax.algorithms.lista`), and the dictionary.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def metrics(results: Results) -> dict[str, Any]:
+    """All numbers of a run, for `write_json`."""
+    problem = results.problem
+    return {
+        "command": results.command,
+        "settings": vars(results.settings),
+        "environment": results.environment,
+        "problem": {
+            "num_images": results.num_images,
+            "num_train": len(problem.train.x),
+            "num_held_out": len(problem.held_out.x),
+            "dictionary_shape": problem.dictionary.matrix.shape,
+            "l1_weight": problem.l1_weight,
+            "unit": problem.unit,
+            "label_gap": problem.label_gap,
+        },
+        "networks": {
+            variant.name: _network_metrics(
+                results.evaluations[variant.name], results.histories[variant.name], results.seconds[variant.name]
+            )
+            for variant in VARIANTS
+        },
+        "shift_levels": results.shift_levels,
+        "total_seconds": results.total_seconds,
+    }
+
+
+def _network_metrics(found: Evaluation, history: History, seconds: float) -> dict[str, Any]:
+    return {
+        "training_seconds": seconds,
+        "final_loss": np.mean(history.loss[-20:]),
+        "final_multipliers": {name: values[-1] for name, values in history.multipliers.items()},
+        "nmse": found.nmse,
+        "distance_mean": np.mean(found.layers.distance, axis=0),
+        "distance_std": np.std(found.layers.distance, axis=0),
+        "excess_mean": np.mean(found.layers.excess, axis=0),
+        "excess_std": np.std(found.layers.excess, axis=0),
+        "certificate": found.certificate,
+        "noise_error_mean": np.mean(found.noise_error, axis=1),
+        "noise_error_std": np.std(found.noise_error, axis=1),
+        "noise_descent": found.noise_descent,
+        "shift_error_mean": np.mean(found.shift_error, axis=1),
+        "shift_error_std": np.std(found.shift_error, axis=1),
+    }
+
+
+def _certificate_table(found: Evaluation) -> str:
+    certificate = found.certificate
+    rows = [
+        [
+            layer + 1,
+            f"{certificate.mean_value[layer + 1]:.4f}",
+            f"{certificate.mean_violation[layer]:+.4f}",
+            f"{certificate.violation_bound[layer]:+.4f}",
+            "yes" if certificate.holds[layer] else "no",
+            f"{100 * certificate.descent_frequency[layer]:.1f}",
+            f"{100 * certificate.descent_bound[layer]:.1f}",
+        ]
+        for layer in range(len(certificate.holds))
+    ]
+    headers = ["layer", "mean distance", "mean violation", "bound", "holds", "descending %", "bound %"]
+    return markdown_table(headers, rows)
+
+
+def _noise_table(results: Results) -> str:
+    rows = []
+    for variant in VARIANTS:
+        found = results.evaluations[variant.name]
+        cells = [
+            f"{np.mean(error):.3g} ({100 * np.min(descent):.0f})"
+            for error, descent in zip(found.noise_error, found.noise_descent, strict=True)
+        ]
+        rows.append([variant.name, *cells])
+    return markdown_table(["network", *(f"{level:g}" for level in results.settings.noise_levels)], rows)
+
+
+def _shift_table(results: Results) -> str:
+    rows = []
+    for variant in VARIANTS:
+        errors = results.evaluations[variant.name].shift_error
+        growth = errors[1:] - errors[:1]
+        error = 2 * np.std(growth, axis=1) / np.sqrt(growth.shape[1])
+        cells = [f"{mean:+.4f} ± {e:.4f}" for mean, e in zip(np.mean(growth, axis=1), error, strict=True)]
+        rows.append([variant.name, *cells])
+    return markdown_table(["network", *(f"{level:g}" for level in results.shift_levels[1:])], rows)
+
+
+def _shell(results: Results) -> str:
+    command = results.command
+    options = [f"--{name.replace('_', '-')} {value}" for name, value in command.items() if value is not None]
+    return " ".join(["-m experiments sparse-coding", *options])
