@@ -8,7 +8,14 @@ import tyro
 from experiments.sparse_coding import SparseCodingCommand
 
 # what the user can mend: told in one line, without a traceback
-_USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError, ModuleNotFoundError, OSError, FloatingPointError)
+_USER_ERRORS = (
+    ValueError,
+    FileNotFoundError,
+    FileExistsError,
+    ModuleNotFoundError,
+    OSError,
+    FloatingPointError,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -189,18 +189,13 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
         return zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
         if path.suffix.lower() == ".zip":
-            raise ValueError(
-                f"`--data` {path} is a damaged zip ({error}). Copy or download it again."
-            ) from error
+            raise ValueError(f"`--data` {path} is a damaged zip ({error}). Copy or download it again.") from error
         raise ValueError(
-            f"`--data` must be a folder or a zip of images, but {path} is another file. "
-            "Pass the folder it lies in."
+            f"`--data` must be a folder or a zip of images, but {path} is another file. Pass the folder it lies in."
         ) from error
 
 
-def _read_images(
-    path: Path, names: Iterable[str], read: Callable[[str], bytes], progress: bool
-) -> list[Image]:
+def _read_images(path: Path, names: Iterable[str], read: Callable[[str], bytes], progress: bool) -> list[Image]:
     tqdm, pillow = _extra("tqdm"), _extra("PIL.Image")
     names = sorted({name for name in names if _is_image(name)})
     if not names:
@@ -229,14 +224,10 @@ def _to_gray(image: Any) -> np.ndarray:
     if image.mode == "F":
         pixels = np.array(image, np.float32)
         if not np.all((pixels >= 0) & (pixels <= 1)):  # false for NaN as well
-            raise ValueError(
-                f"its floating-point values must lie in [0, 1], but span [{pixels.min()}, {pixels.max()}]"
-            )
+            raise ValueError(f"its floating-point values must lie in [0, 1], but span [{pixels.min()}, {pixels.max()}]")
         return pixels
     if image.mode == "I" and image.format == "TIFF":
-        raise ValueError(
-            "it has 32-bit or signed integers, which have no known white; 8 or 16 bits unsigned do"
-        )
+        raise ValueError("it has 32-bit or signed integers, which have no known white; 8 or 16 bits unsigned do")
     if image.mode.startswith("I"):
         return np.asarray(image, np.float32) / 65535
     if image.mode in ("1", "L") and not image.has_transparency_data:
@@ -251,6 +242,4 @@ def _extra(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f'Reading images needs {name}: pip install "unroll_jax[experiments]".'
-        ) from error
+        raise ModuleNotFoundError(f'Reading images needs {name}: pip install "unroll_jax[experiments]".') from error

@@ -53,13 +53,9 @@ def run_folder(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise OSError(f"`--out` {path} cannot be written ({error}). Choose another folder.") from error
     if is_taken:
-        raise FileExistsError(
-            f"`--out` {path} exists and is not an empty folder. Choose another, or remove it."
-        )
+        raise FileExistsError(f"`--out` {path} exists and is not an empty folder. Choose another, or remove it.")
     if is_mount:
-        raise OSError(
-            f"`--out` {path} is a mount point, which cannot be replaced. Choose a folder inside it."
-        )
+        raise OSError(f"`--out` {path} is a mount point, which cannot be replaced. Choose a folder inside it.")
     try:
         yield partial
     except BaseException:
@@ -172,9 +168,7 @@ def load_arrays(path: Path, like: Any) -> Any:
     names = [name for name, _ in leaves]
     if arrays.keys() != set(names):
         missing, unknown = sorted(set(names) - arrays.keys()), sorted(arrays.keys() - set(names))
-        raise ValueError(
-            f"`path` {path} does not fit `like`: it lacks {missing} and has {unknown} that `like` lacks."
-        )
+        raise ValueError(f"`path` {path} does not fit `like`: it lacks {missing} and has {unknown} that `like` lacks.")
     restored = [_restore(path, name, leaf, arrays[name]) for name, leaf in leaves]
     return jax.tree.unflatten(jax.tree.structure(like), restored)
 
@@ -200,9 +194,7 @@ def _plain(value: Any) -> Any:
             # by way of text: 0.1, where float() of a float32 has 17 digits
             numbers = np.array([float(str(number)) for number in array.ravel()])
             return _plain(numbers.reshape(array.shape).tolist())
-    raise TypeError(
-        f"`value` must hold numbers, arrays, texts, lists and mappings, got {type(value).__name__}."
-    )
+    raise TypeError(f"`value` must hold numbers, arrays, texts, lists and mappings, got {type(value).__name__}.")
 
 
 def _format(value: Any, indent: str) -> str:
@@ -272,9 +264,7 @@ def _git_commit() -> str | None:
     # "-dirty" marks changes that are not committed; the first option keeps git from locking the index
     command = ["git", "--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        output = subprocess.check_output(
-            command, cwd=Path(__file__).parent, stderr=subprocess.DEVNULL, timeout=10
-        )
+        output = subprocess.check_output(command, cwd=Path(__file__).parent, stderr=subprocess.DEVNULL, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return None
     return output.decode().strip() or None

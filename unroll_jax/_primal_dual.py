@@ -197,7 +197,8 @@ def primal_dual(
 
 
 def _split(model: Any) -> tuple[Any, Any, Any]:
-    return nnx.split(model, nnx.Param, ...)
+    graph, params, rest = nnx.split(model, nnx.Param, ...)
+    return graph, params, rest
 
 
 def _ascend(
@@ -225,7 +226,9 @@ def _checked(result: Any) -> tuple[Array, dict[str, Array]]:
         )
     loss, violation = result
     if jnp.shape(loss) != ():
-        raise ValueError(f"`terms` must return a loss of shape (), got {jnp.shape(loss)}: take its mean over the batch.")
+        raise ValueError(
+            f"`terms` must return a loss of shape (), got {jnp.shape(loss)}: take its mean over the batch."
+        )
     for name, value in violation.items():
         if jnp.ndim(value) != 1:
             raise ValueError(

@@ -33,7 +33,8 @@ def stack_layers(layers: Sequence[Params]) -> Params:
     for index, layer in enumerate(layers[1:], start=1):
         if jax.tree.structure(layer) != first:
             raise ValueError(
-                f"`layers` must share one structure: layer 0 has {first}, layer {index} has {jax.tree.structure(layer)}."
+                f"`layers` must share one structure: layer 0 has {first}, "
+                f"layer {index} has {jax.tree.structure(layer)}."
             )
 
     def stack(path: Any, *leaves: Array) -> Array:
@@ -89,9 +90,7 @@ def scan_layers(
 
     def body(state: State, layer_leaves: list[Array]) -> tuple[State, PyTree]:
         own = iter(layer_leaves)
-        layer = structure.unflatten(
-            [next(own) if axis == 0 else leaf for leaf, axis in zip(leaves, axes, strict=True)]
-        )
+        layer = structure.unflatten([next(own) if axis == 0 else leaf for leaf, axis in zip(leaves, axes, strict=True)])
         try:
             new_state = _strong_types(step(layer, state, problem))
         except (TypeError, ValueError) as error:
@@ -115,7 +114,8 @@ class Unrolled(nnx.Module):
 
     Attributes:
         params: the stacked parameters. Arrays of floating-point or complex type have become `nnx.Param`, which
-            `primal_dual` trains; wrap an array in another `nnx.Variable` to keep it fixed. nnx modules stay as they are.
+            `primal_dual` trains; wrap an array in another `nnx.Variable` to keep it fixed. nnx modules stay as they
+            are.
 
     Args:
         algorithm: what is unrolled.
@@ -168,9 +168,7 @@ class Unrolled(nnx.Module):
             remat=self.remat,
         )
 
-    def _run(
-        self, problem: Problem, record: Callable[[State], PyTree] | None
-    ) -> tuple[State, State, PyTree]:
+    def _run(self, problem: Problem, record: Callable[[State], PyTree] | None) -> tuple[State, State, PyTree]:
         params = _unwrap(self.params)
         axes = jax.tree.structure(params).unflatten(self._axes)
         if self.prepare is not None:
@@ -226,9 +224,7 @@ def unroll(
             for leaf, axis in zip(leaves, axes, strict=True)
         ]
     )
-    return Unrolled(
-        algorithm, num_layers, stacked, layer_axes=layer_axes, prepare=prepare, remat=remat
-    )
+    return Unrolled(algorithm, num_layers, stacked, layer_axes=layer_axes, prepare=prepare, remat=remat)
 
 
 def _scan(
@@ -253,9 +249,7 @@ def _scan(
     def run_chunk(state: State, leaves: list[Array]) -> tuple[State, PyTree]:
         return jax.lax.scan(body, state, leaves, length=chunk)
 
-    state, records = jax.lax.scan(
-        jax.checkpoint(run_chunk, prevent_cse=False), state, chunked, length=num_chunks
-    )
+    state, records = jax.lax.scan(jax.checkpoint(run_chunk, prevent_cse=False), state, chunked, length=num_chunks)
     records = jax.tree.map(lambda a: a.reshape(num_whole, *a.shape[2:]), records)
     if num_rest:
         state, rest = jax.lax.scan(body, state, [leaf[num_whole:] for leaf in per_layer], length=num_rest)

@@ -73,9 +73,7 @@ class SparseCodingCommand:
                 f"`--num-train` must be at least the batch size {settings.batch_size}, got {settings.num_train}."
             )
         if settings.num_held_out < 2:
-            raise ValueError(
-                f"`--num-held-out` must be at least 2 for a certificate, got {settings.num_held_out}."
-            )
+            raise ValueError(f"`--num-held-out` must be at least 2 for a certificate, got {settings.num_held_out}.")
         return settings
 
     def run(self) -> None:
@@ -96,7 +94,7 @@ def _run(command: SparseCodingCommand, settings: Settings, folder: Path) -> str:
 
     (folder / "solvers").mkdir()
     (folder / "figures").mkdir()
-    reporting.save_arrays(folder / "solvers" / "dictionary.npz", {"matrix": problem.dictionary.matrix})
+    reporting.save_arrays(folder / "solvers" / "dictionary.npz", {"matrix": problem.task.dictionary.matrix})
     evaluations, histories, seconds = {}, {}, {}
     for variant in networks.VARIANTS:
         training_started = time.monotonic()

@@ -8,7 +8,7 @@ import numpy as np
 
 import unroll_jax as uj
 from experiments.sparse_coding import networks
-from experiments.sparse_coding.problem import Examples, SparseCoding, prepare_patches, sparse_codes
+from experiments.sparse_coding.problem import Examples, SparseCoding, Task, prepare_patches, sparse_codes
 from experiments.sparse_coding.settings import Settings
 
 _CHUNK = 2_000  # patches evaluated at once
@@ -71,36 +71,33 @@ def make_shifts(problem: SparseCoding, settings: Settings, seed: int) -> list[Sh
         for level in settings.shift_levels
     ]
     x = prepare_patches(np.concatenate(shifted), settings.normalize, problem.unit)
-    y, _ = sparse_codes(problem.dictionary, problem.l1_weight, x, settings.label_gap, "labels, shifted")
+    y, _ = sparse_codes(problem.task, x, settings.label_gap, "labels, shifted")
     num_levels = len(settings.shift_levels)
     clean = Shift(0.0, Examples(problem.held_out.x[:num], problem.held_out.y[:num]))
     return [clean] + [
         Shift(level, Examples(x, y))
-        for level, x, y in zip(
-            settings.shift_levels, jnp.split(x, num_levels), jnp.split(y, num_levels), strict=True
-        )
+        for level, x, y in zip(settings.shift_levels, jnp.split(x, num_levels), jnp.split(y, num_levels), strict=True)
     ]
 
 
-def evaluate(
-    network: uj.Unrolled, problem: SparseCoding, settings: Settings, shifts: list[Shift]
-) -> Evaluation:
+def evaluate(network: uj.Unrolled, problem: SparseCoding, settings: Settings, shifts: list[Shift]) -> Evaluation:
     """The network on held-out patches, clean, under noise between its layers, and shifted."""
-    run_layers = jax.jit(_run_layers)
-    run_noisy = jax.jit(_run_noisy)
-    layers = Layers(*_chunked(lambda batch, _: run_layers(network, problem, batch), problem.held_out))
-    # where the certificate saturates may depend on the training set only
-    num_layers, num_bound = network.num_layers, len(problem.held_out.x)
-    of_training = Examples(problem.train.x[:num_bound], problem.train.y[:num_bound])
-    bound = _chunked(lambda batch, _: run_layers(network, problem, batch), of_training)[0]
 
-    noisy = [
-        _chunked(lambda batch, key, level=level: (run_noisy(network, problem, batch, key, level),), problem.held_out)[0]
-        for level in settings.noise_levels
-    ]
-    shifted = [
-        _chunked(lambda batch, _: run_layers(network, problem, batch), shift.examples)[0][:, -1] for shift in shifts
-    ]
+    def run_layers(examples: Examples) -> Layers:
+        return Layers(*_chunked(lambda batch, _: _run_layers(network, problem.task, batch), examples))
+
+    def run_noisy(level: float) -> np.ndarray:
+        def run(batch: Examples, key: jax.Array) -> tuple[jax.Array]:
+            return (_run_noisy(network, problem.task, batch, key, level),)
+
+        return _chunked(run, problem.held_out)[0]
+
+    layers = run_layers(problem.held_out)
+    # where the certificate saturates may depend on the training set only
+    num_seen = len(problem.held_out.x)
+    seen = run_layers(Examples(problem.train.x[:num_seen], problem.train.y[:num_seen]))
+    noisy = [run_noisy(level) for level in settings.noise_levels]
+    shifted = [run_layers(shift.examples).distance[:, -1] for shift in shifts]
     label_norms = np.linalg.norm(problem.held_out.y, axis=1)
     return Evaluation(
         layers=layers,
@@ -108,7 +105,7 @@ def evaluate(
             layers.distance,
             rate=settings.rate,
             confidence=settings.confidence,
-            value_bound=float(np.max(bound)),
+            value_bound=float(np.max(seen.distance)),
         ),
         nmse=float(np.mean(layers.distance[:, -1] ** 2) / np.mean(label_norms**2)),
         noise_error=np.stack([distances[:, -1] for distances in noisy]),
@@ -117,13 +114,14 @@ def evaluate(
     )
 
 
-def _run_layers(network: uj.Unrolled, problem: SparseCoding, batch: Examples) -> tuple[jax.Array, ...]:
-    codes = networks.run(network, problem, batch.x)
+@jax.jit
+def _run_layers(network: uj.Unrolled, task: Task, batch: Examples) -> tuple[jax.Array, ...]:
+    codes = networks.run(network, task, batch.x)
 
     def objective(codes: jax.Array, x: jax.Array) -> jax.Array:
-        return jax.vmap(problem.lasso(x).value)(codes)
+        return jax.vmap(task.lasso(x).value)(codes)
 
-    best = jax.vmap(lambda y, x: problem.lasso(x).value(y))(batch.y, batch.x)
+    best = jax.vmap(lambda y, x: task.lasso(x).value(y))(batch.y, batch.x)
     return (
         _distances(codes, batch),
         jax.vmap(objective)(codes, batch.x) - best[:, None],
@@ -131,10 +129,9 @@ def _run_layers(network: uj.Unrolled, problem: SparseCoding, batch: Examples) ->
     )
 
 
-def _run_noisy(
-    network: uj.Unrolled, problem: SparseCoding, batch: Examples, key: jax.Array, level: jax.Array
-) -> jax.Array:
-    return _distances(networks.run_perturbed(network, problem, batch.x, key, level), batch)
+@jax.jit
+def _run_noisy(network: uj.Unrolled, task: Task, batch: Examples, key: jax.Array, level: jax.Array) -> jax.Array:
+    return _distances(networks.run_perturbed(network, task, batch.x, key, level), batch)
 
 
 def _distances(codes: jax.Array, batch: Examples) -> jax.Array:

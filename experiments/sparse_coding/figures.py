@@ -14,10 +14,10 @@ from experiments.sparse_coding.settings import Settings
 
 # one colour per kind of training, one line style per start
 _COLORS = {
-    ("none", False): "tab:gray",
-    ("none", True): "tab:orange",
-    ("mean", True): "tab:blue",
-    ("tail", True): "tab:green",
+    "plain": "tab:gray",
+    "noisy": "tab:orange",
+    "descent": "tab:blue",
+    "descent-tail": "tab:green",
 }
 
 
@@ -33,9 +33,7 @@ def draw_all(
     """All figures as PNG files in `folder`; their paths."""
     matplotlib.use("Agg")  # no screen is needed
     drawn = {
-        "distance": _draw_layers(
-            variants, evaluations, lambda e: e.layers.distance, "distance to the solution"
-        ),
+        "distance": _draw_layers(variants, evaluations, lambda e: e.layers.distance, "distance to the solution"),
         "objective": _draw_layers(
             variants, evaluations, lambda e: np.maximum(e.layers.excess, 1e-9), "objective above the minimum"
         ),
@@ -69,7 +67,7 @@ def draw_all(
 
 def _style(variant: Variant) -> dict[str, Any]:
     return {
-        "color": _COLORS[variant.constraints, variant.noise],
+        "color": _COLORS[variant.name.split(",")[0]],
         "linestyle": "-" if variant.start == "random" else "--",
         "marker": "o" if variant.start == "random" else "s",
         "markersize": 3.5,
@@ -115,9 +113,7 @@ def _draw_descent(settings: Settings, variants, evaluations):
         panel.set(title=f"{start} start", xlabel="layer", xticks=layers, ylim=(-3, 103))
         panel.grid(alpha=0.3)
         panel.legend(fontsize=8)
-    panels[0].set_ylabel(
-        f"patches that descend, %\n(band: down to the {100 * settings.confidence:g} % lower bound)"
-    )
+    panels[0].set_ylabel(f"patches that descend, %\n(band: down to the {100 * settings.confidence:g} % lower bound)")
     return figure
 
 
@@ -126,9 +122,7 @@ def _draw_multipliers(variants, histories):
     shown = [(v, name) for v in variants for name in histories[v.name].multipliers]
     columns = min(3, len(shown))
     rows = -(-len(shown) // columns)
-    figure, panels = plt.subplots(
-        rows, columns, figsize=(4 * columns, 3 * rows), squeeze=False, layout="constrained"
-    )
+    figure, panels = plt.subplots(rows, columns, figsize=(4 * columns, 3 * rows), squeeze=False, layout="constrained")
     for panel in panels.flat[len(shown) :]:
         panel.set_axis_off()
     for panel, (variant, name) in zip(panels.flat, shown, strict=False):
@@ -162,7 +156,7 @@ def _draw_sparsity(settings: Settings, variants, evaluations, label_l1_norms: np
     """Histograms of the codes' l1 norm after some layers, and of the labels'."""
     layers = sorted({0, 1, 3, 5, 7, settings.num_layers - 1, settings.num_layers})
     layers = [layer for layer in layers if layer <= settings.num_layers]
-    shown = [v for v in variants if v.start == "random" and v.constraints in ("none", "tail") and v.name != "noisy"]
+    shown = [v for v in variants if v.name in ("plain", "descent-tail")]
     figure, panels = plt.subplots(1, len(shown), figsize=(5 * len(shown), 4), sharey=True, layout="constrained")
     largest = 1.5 * float(np.max(label_l1_norms))
     bins = np.linspace(0, largest, 60)
@@ -171,7 +165,11 @@ def _draw_sparsity(settings: Settings, variants, evaluations, label_l1_norms: np
         norms = evaluations[variant.name].layers.l1_norm
         for layer, color in zip(layers, colors, strict=True):
             panel.hist(
-                np.minimum(norms[:, layer], largest), bins, histtype="step", color=color, label=f"layer {layer}"
+                np.minimum(norms[:, layer], largest),
+                bins,
+                histtype="step",
+                color=color,
+                label=f"layer {layer}",
             )
         panel.hist(label_l1_norms, bins, color="black", alpha=0.15, label="solution")
         panel.set(title=variant.name, xlabel=r"$\|y_l\|_1$ (the last bin holds all beyond)", yscale="log")

@@ -30,12 +30,31 @@ class Examples(NamedTuple):
     y: jax.Array
 
 
-class SparseCoding(NamedTuple):
-    """One sparse coding problem with its data.
+class Task(NamedTuple):
+    """What is to be solved for each patch x: minimize ||dictionary(y) - x||^2 / 2 + l1_weight * ||y||_1 over y.
 
     Attributes:
         dictionary: the operator from codes to patches; its columns have unit norm.
-        l1_weight: in the patches' unit.
+        l1_weight: `()`, in the patches' unit.
+    """
+
+    dictionary: uj.operators.Dense
+    l1_weight: jax.Array | float
+
+    def least_squares(self, x: jax.Array) -> uj.objectives.LeastSquares:
+        """The problem that the networks are given."""
+        return uj.objectives.LeastSquares(self.dictionary, x)
+
+    def lasso(self, x: jax.Array) -> uj.objectives.Lasso:
+        """The objective that the label minimizes."""
+        return uj.objectives.Lasso(self.dictionary, x, self.l1_weight)
+
+
+class SparseCoding(NamedTuple):
+    """A task with its data.
+
+    Attributes:
+        task: the same for all patches.
         unit: what one is in pixel intensities: the mean norm of the training patches, or 1 where each patch is
             normalized on its own.
         train, held_out: from different images, or different tiles of them.
@@ -43,21 +62,12 @@ class SparseCoding(NamedTuple):
         label_gap: the largest duality gap of all labels, relative to the objective.
     """
 
-    dictionary: uj.operators.Dense
-    l1_weight: float
+    task: Task
     unit: float
     train: Examples
     held_out: Examples
     held_out_pixels: np.ndarray
     label_gap: float
-
-    def least_squares(self, x: jax.Array) -> uj.objectives.LeastSquares:
-        """The problem that the networks solve for one patch."""
-        return uj.objectives.LeastSquares(self.dictionary, x)
-
-    def lasso(self, x: jax.Array) -> uj.objectives.Lasso:
-        """The objective that its label minimizes."""
-        return uj.objectives.Lasso(self.dictionary, x, self.l1_weight)
 
 
 def make_problem(settings: Settings, images: list[data.Image], seed: int) -> SparseCoding:
@@ -66,7 +76,8 @@ def make_problem(settings: Settings, images: list[data.Image], seed: int) -> Spa
     Whole images are held out; of fewer than 20 images, tiles.
     """
     if len(images) < _FEW_IMAGES:
-        images = data.cut_tiles(images, size=_TILE * settings.patch_size)
+        tiles = data.cut_tiles(images, size=_TILE * settings.patch_size)
+        images = tiles if len(tiles) > len(images) else images
     train_images, held_out_images = data.split_images(images, held_out=settings.held_out_share, seed=seed)
     train_pixels = _draw(settings, train_images, settings.num_train, seed)
     held_out_pixels = _draw(settings, held_out_images, settings.num_held_out, seed + 1)
@@ -76,13 +87,11 @@ def make_problem(settings: Settings, images: list[data.Image], seed: int) -> Spa
     dictionary = learn_dictionary(
         train, round(settings.atoms_per_pixel * train.shape[1]), l1_weight, settings.dictionary_rounds, seed
     )
-    train_codes, train_gap = sparse_codes(dictionary, l1_weight, train, settings.label_gap, "labels, training")
-    held_out_codes, held_out_gap = sparse_codes(
-        dictionary, l1_weight, held_out, settings.label_gap, "labels, held out"
-    )
+    task = Task(dictionary, l1_weight)
+    train_codes, train_gap = sparse_codes(task, train, settings.label_gap, "labels, training")
+    held_out_codes, held_out_gap = sparse_codes(task, held_out, settings.label_gap, "labels, held out")
     return SparseCoding(
-        dictionary=dictionary,
-        l1_weight=l1_weight,
+        task=task,
         unit=unit,
         train=Examples(train, train_codes),
         held_out=Examples(held_out, held_out_codes),
@@ -115,7 +124,8 @@ def learn_dictionary(
 
     @jax.jit
     def improve(matrix: jax.Array, batch: jax.Array, spare: jax.Array) -> jax.Array:
-        codes = _codes(uj.operators.Dense(matrix), l1_weight, batch, tolerance=1e-2, max_steps=200).state.x
+        task = Task(uj.operators.Dense(matrix), l1_weight)
+        codes = _solve(task, batch, tolerance=1e-2, max_steps=200).state.x
         gram = codes.T @ codes
         ridge = 1e-3 * jnp.trace(gram) / num_atoms * jnp.eye(num_atoms)
         fitted = jnp.linalg.solve(gram + ridge, codes.T @ batch).T
@@ -128,19 +138,17 @@ def learn_dictionary(
     return uj.operators.Dense(matrix)
 
 
-def sparse_codes(
-    dictionary: uj.operators.Dense, l1_weight: float, patches: jax.Array, gap: float, description: str
-) -> tuple[jax.Array, float]:
+def sparse_codes(task: Task, patches: jax.Array, gap: float, description: str) -> tuple[jax.Array, float]:
     """The Lasso codes of `patches` by FISTA, and their largest duality gap relative to the objective.
 
     Raises:
         RuntimeError: if FISTA did not reach the gap.
     """
-    solve = jax.jit(partial(_codes, tolerance=gap, max_steps=20_000))
+    solve = jax.jit(partial(_solve, tolerance=gap, max_steps=20_000))
     num_chunks = -(-len(patches) // _CHUNK)
     codes, gaps = [], []
     for chunk in tqdm(jnp.array_split(patches, num_chunks), desc=description, disable=None):
-        solution = solve(dictionary, l1_weight, chunk)
+        solution = solve(task, chunk)
         codes.append(solution.state.x)
         gaps.append(float(jnp.max(solution.residual)))
     if not max(gaps) <= gap:
@@ -151,10 +159,8 @@ def sparse_codes(
     return jnp.concatenate(codes), max(gaps)
 
 
-def _codes(
-    dictionary: uj.operators.Dense, l1_weight: float, patches: jax.Array, *, tolerance: float, max_steps: int
-) -> uj.Solution:
-    params = uj.algorithms.proximal_gradient_params(dictionary, l1_weight)
+def _solve(task: Task, patches: jax.Array, *, tolerance: float, max_steps: int) -> uj.Solution:
+    params = uj.algorithms.proximal_gradient_params(task.dictionary, task.l1_weight)
 
     def relative_gap(_: object, state: uj.algorithms.FISTAState, problem: uj.objectives.Lasso) -> jax.Array:
         # a patch of zeros has objective and gap zero
@@ -164,7 +170,7 @@ def _codes(
         return uj.solve(
             uj.algorithms.fista(),
             params,
-            uj.objectives.Lasso(dictionary, patch, l1_weight),
+            task.lasso(patch),
             tolerance=tolerance,
             max_steps=max_steps,
             residual=relative_gap,
@@ -184,7 +190,13 @@ def _draw(settings: Settings, images: list[data.Image], num_patches: int, seed: 
         return data.sample_patches(images, size=size, num_patches=num_patches, seed=seed)
     # in photographs, less than half of the patches are flat
     pixels = data.sample_patches(images, size=size, num_patches=2 * num_patches, seed=seed)
-    return pixels[np.std(pixels, axis=1) > _FLAT][:num_patches]
+    structured = pixels[np.std(pixels, axis=1) > _FLAT][:num_patches]
+    if len(structured) < num_patches:
+        raise ValueError(
+            f"`--data` needs images with more structure: of {2 * num_patches} patches of {size} x {size} pixels, "
+            f"only {len(structured)} are not flat, and {num_patches} are needed. Add images."
+        )
+    return structured
 
 
 def _unit_columns(matrix: jax.Array) -> jax.Array:

@@ -63,53 +63,71 @@ def summary(results: Results) -> str:
         )
     num_layers = results.settings.num_layers
     table = markdown_table(
-        ["network", "NMSE dB", "NMSE", "worst viol.", "violated", "certified", "desc. %", "bound %", "all %", "noisy", "shift"],
+        [
+            "network",
+            "NMSE dB",
+            "NMSE",
+            "worst viol.",
+            "violated",
+            "certified",
+            "desc. %",
+            "bound %",
+            "all %",
+            "noisy",
+            "shift",
+        ],
         rows,
     )
     return f"""{table}
 
 On {len(results.problem.held_out.x)} held-out patches; distances are to the Lasso solution.
-NMSE: E||y_L - y*||^2 / E||y*||^2 of the last layer. worst viol.: the largest mean violation of a layer at rate {rate:g}.
-violated, certified: of {num_layers} layers, those with a mean violation above 0, and those whose {percent} upper bound of it is not.
-desc. %: the smallest share over the layers of patches that descend; bound %: its {percent} lower bound.
-all %: the share of patches that descend at every layer. noisy: mean final distance under noise as large as the gradient.
-shift: growth of the mean final distance under the strongest pixel noise ({results.shift_levels[-1]:g})."""
+
+- NMSE: E||y_L - y*||^2 / E||y*||^2 of the last layer.
+- worst viol.: the largest mean violation of a layer at rate {rate:g}.
+- violated, certified: of {num_layers} layers, those with a mean violation above 0, and those whose {percent} upper
+  bound of it is not.
+- desc. %: the share of patches that descend, at the layer where it is smallest; bound %: its {percent} lower bound.
+- all %: the share of patches that descend at every layer.
+- noisy: mean final distance under noise between the layers as large as the gradient.
+- shift: growth of the mean final distance under the strongest pixel noise ({results.shift_levels[-1]:g})."""
 
 
 def markdown(results: Results, figure_paths: Sequence[Path], folder: Path) -> str:
     """The report of a run, with its figures by relative path."""
     problem, settings = results.problem, results.settings
-    num_pixels, num_atoms = problem.dictionary.matrix.shape
+    num_pixels, num_atoms = problem.task.dictionary.matrix.shape
+    where = results.environment
+    unit = "mean 0 and norm 1 each" if settings.normalize else f"divided by {problem.unit:.4g}, their mean norm"
+    percent = f"{100 * settings.confidence:g} %"
     parts = [
         "# LISTA under descent constraints",
-        f"`python {_shell(results)}`, {results.environment['date_utc']}, "
-        f"{results.total_seconds:.0f} s on {results.environment['device_kind']} "
-        f"({results.environment['cpu_count']} CPU cores), "
-        f"jax {results.environment['versions']['jax']}.",
-        f"{results.num_images} images; {len(problem.train.x)} training and {len(problem.held_out.x)} held-out patches of "
-        f"{num_pixels} pixels, from different images or different tiles of them; dictionary of {num_atoms} unit-norm atoms; "
-        f"l1 weight {problem.l1_weight:.4g}; one unit is {problem.unit:.4g}"
-        + (" after each patch is brought to mean 0 and norm 1. " if settings.normalize else " in pixel intensities. ")
-        + f"Labels by FISTA, largest relative duality gap {problem.label_gap:.1e}. "
-        f"{settings.num_layers} layers, {settings.num_steps} training steps of {settings.batch_size} patches.",
+        f"""`{_shell(results)}`, {where["date_utc"]}, {results.total_seconds:.0f} s on {where["device_kind"]}
+({where["cpu_count"]} CPU cores), jax {where["versions"]["jax"]}.""",
+        f"""{results.num_images} images; {len(problem.train.x)} training and {len(problem.held_out.x)} held-out
+patches of {num_pixels} pixels, brought to {unit}, from different images or different tiles of them.
+Dictionary of {num_atoms} unit-norm atoms, l1 weight {problem.task.l1_weight:.4g}. Labels by FISTA,
+largest relative duality gap {problem.label_gap:.1e}. {settings.num_layers} layers,
+{settings.num_steps} training steps of {settings.batch_size} patches. The last step's network is
+reported; none is chosen on held-out patches.""",
         "## Networks",
         summary(results),
         "## Certificates of descent",
-        f"Per layer, from held-out patches: mean violation of E[d_l] <= {1 - settings.rate:g} E[d_(l-1)] with its upper bound "
-        f"(betting; d saturated at its largest value on training patches), share of descending patches with its "
-        f"Clopper-Pearson lower bound. Each bound at {100 * settings.confidence:g} %. Patches of one image or tile are not "
-        "independent, so the bounds speak of fresh patches from these images.",
+        f"""Per layer, from held-out patches: the mean violation of E d_l <= {1 - settings.rate:g} E d_(l-1)
+with its upper bound (by betting; d saturated at its largest value on training patches), and the
+share of descending patches with its Clopper-Pearson lower bound, each at
+{percent}. Patches of one image or tile are not independent, so the bounds speak of
+further patches from the held-out images or tiles.""",
     ]
     for variant in VARIANTS:
         parts += [f"### {variant.name}", _certificate_table(results.evaluations[variant.name])]
     parts += [
         "## Noise between the layers",
-        "Mean final distance under noise of this size relative to the gradient's norm, and in brackets the smallest share over "
-        "the layers of patches that descend, in %.",
+        """Mean final distance under Gaussian noise of this size relative to the gradient's norm; in brackets,
+in %, the share of patches that descend at the layer where it is smallest.""",
         _noise_table(results),
         "## Shifted data",
-        "Growth of the mean final distance on patches with pixel noise of this standard deviation, over the clean ones; "
-        "± two standard errors of the difference, patch by patch.",
+        """Growth of the mean final distance over the clean patches', on patches with pixel noise of this
+standard deviation; ± two standard errors of the difference, patch by patch.""",
         _shift_table(results),
         "## Figures",
     ]
@@ -117,8 +135,8 @@ def markdown(results: Results, figure_paths: Sequence[Path], folder: Path) -> st
         parts += [_CAPTIONS[path.stem], f"![{path.stem}]({path.relative_to(folder).as_posix()})"]
     parts += [
         "## Files",
-        "`metrics.json` holds every number above with settings and versions; `solvers/*.npz` the trained parameters, stacked by "
-        "layer (`recurrent`, `encoder`, `log_threshold` of `unroll_jax.algorithms.lista`), and the dictionary.",
+        """`metrics.json` holds every number above with settings and versions; `solvers/*.npz` the trained
+parameters, stacked by layer (`LISTAParams` of `unroll_jax.algorithms`), and the dictionary.""",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -134,14 +152,16 @@ def metrics(results: Results) -> dict[str, Any]:
             "num_images": results.num_images,
             "num_train": len(problem.train.x),
             "num_held_out": len(problem.held_out.x),
-            "dictionary_shape": problem.dictionary.matrix.shape,
-            "l1_weight": problem.l1_weight,
+            "dictionary_shape": problem.task.dictionary.matrix.shape,
+            "l1_weight": problem.task.l1_weight,
             "unit": problem.unit,
             "label_gap": problem.label_gap,
         },
         "networks": {
             variant.name: _network_metrics(
-                results.evaluations[variant.name], results.histories[variant.name], results.seconds[variant.name]
+                results.evaluations[variant.name],
+                results.histories[variant.name],
+                results.seconds[variant.name],
             )
             for variant in VARIANTS
         },
@@ -211,6 +231,5 @@ def _shift_table(results: Results) -> str:
 
 
 def _shell(results: Results) -> str:
-    command = results.command
-    options = [f"--{name.replace('_', '-')} {value}" for name, value in command.items() if value is not None]
-    return " ".join(["-m experiments sparse-coding", *options])
+    options = [f"--{name.replace('_', '-')} {value}" for name, value in results.command.items() if value is not None]
+    return " ".join(["python -m experiments sparse-coding", *options])

@@ -34,8 +34,8 @@ class Settings:
     dual_rate: float
     penalty: float
     train_rate: float  # what training asks for; a little more than `rate`, which is what counts
-    tail_allowance: float
-    training_noise: float
+    tail_rate: float  # what the tail constraint asks of nearly every patch; any descent is what counts
+    tail_allowance: float  # the mean excess it tolerates
     steps_per_dispatch: int
     # evaluation
     rate: float
@@ -63,8 +63,8 @@ QUICK = Settings(
     dual_rate=0.3,
     penalty=3.0,
     train_rate=0.07,
+    tail_rate=0.02,
     tail_allowance=5e-4,
-    training_noise=0.5,
     steps_per_dispatch=20,
     rate=0.05,
     confidence=0.95,

@@ -69,7 +69,8 @@ def lista_params(operator: Dense, l1_weight: Array | float) -> LISTAParams:
     """
     if not isinstance(operator, Dense):
         raise ValueError(
-            f"`operator` must be a Dense operator, got {type(operator).__name__}: the layers' matrices start from its own."
+            f"`operator` must be a Dense operator, got {type(operator).__name__}: "
+            "the layers' matrices start from its own."
         )
     check_positive("l1_weight", l1_weight)
     matrix = operator.matrix

@@ -45,7 +45,9 @@ class FISTAState(NamedTuple):
     momentum: Array
 
 
-def proximal_gradient_params(operator: LinearOperator, strength: Array | float, like: Any = None) -> ProximalGradientParams:
+def proximal_gradient_params(
+    operator: LinearOperator, strength: Array | float, like: Any = None
+) -> ProximalGradientParams:
     """The classical parameters for least squares with `operator`: step size 1 / ||operator||^2.
 
     Args:
@@ -92,9 +94,7 @@ def proximal_gradient(
     def init(problem: Problem) -> ProximalGradientState:
         return ProximalGradientState(start(problem))
 
-    def step(
-        params: ProximalGradientParams, state: ProximalGradientState, problem: Problem
-    ) -> ProximalGradientState:
+    def step(params: ProximalGradientParams, state: ProximalGradientState, problem: Problem) -> ProximalGradientState:
         return ProximalGradientState(_forward_backward(gradient, prox, params, state.x, problem))
 
     return Algorithm(init, step)

@@ -19,9 +19,7 @@ def non_negative(x: Array, strength: Array | float = 1.0) -> Array:
     return jnp.maximum(x, 0)
 
 
-def box(
-    x: Array, strength: Array | float = 1.0, *, lower: Array | float = 0.0, upper: Array | float = 1.0
-) -> Array:
+def box(x: Array, strength: Array | float = 1.0, *, lower: Array | float = 0.0, upper: Array | float = 1.0) -> Array:
     """`x` clipped to `[lower, upper]`: the projection on a box. Bind the bounds with `functools.partial`.
 
     Args:

@@ -1,0 +1,19 @@
+"""README's Python code runs, top to bottom, as one who reads it would run it."""
+
+import re
+from pathlib import Path
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def test_every_code_block_of_the_readme_runs():
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert len(blocks) == 4
+    namespace = {}
+    for block in blocks:
+        exec(compile(block, str(README), "exec"), namespace)
+    assert namespace["report"].loss.shape == ()
+    assert namespace["report"].multipliers["closer"].shape == (10,)
+    assert namespace["certificate"].holds.shape == (10,)
+    assert abs(namespace["x"] - 1).max() < 1e-2  # the heavy ball's minimizer
+    assert namespace["solution"].converged.all()
