@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 def check_rate(rate: Any) -> None:
     """Raise unless `rate` lies in [0, 1)."""
-    if _is_false(lambda: (rate >= 0) & (rate < 1)):
+    if _is_wrong(lambda: (rate >= 0) & (rate < 1)):
         raise ValueError(
             f"`rate` must lie in [0, 1), got {rate}: a layer lowers its measure by the factor 1 - rate, "
             "so 0.05 asks for 5 % per layer."
@@ -17,14 +17,14 @@ def check_rate(rate: Any) -> None:
 
 
 def check_non_negative(name: str, value: Any) -> None:
-    """Raise unless all of `value` is >= 0."""
-    if _is_false(lambda: value >= 0):
+    """Raise unless all of `value` is >= 0; NaN is not."""
+    if _is_wrong(lambda: value >= 0):
         raise ValueError(f"`{name}` must be non-negative, got {value}.")
 
 
 def check_positive(name: str, value: Any) -> None:
-    """Raise unless all of `value` is > 0."""
-    if _is_false(lambda: value > 0):
+    """Raise unless all of `value` is > 0; NaN is not."""
+    if _is_wrong(lambda: value > 0):
         raise ValueError(f"`{name}` must be positive, got {value}.")
 
 
@@ -34,8 +34,9 @@ def check_count(name: str, value: Any) -> None:
         raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
 
 
-def _is_false(condition: Callable[[], Any]) -> bool:
+def _is_wrong(condition: Callable[[], Any]) -> bool:
     try:
-        return not bool(jnp.all(condition()))  # also where a NaN made it false
+        with jax.ensure_compile_time_eval():  # a known value inside a traced function is known all the same
+            return not bool(jnp.all(condition()))
     except jax.errors.ConcretizationTypeError:
         return False

@@ -14,7 +14,7 @@ import optax
 from flax import nnx
 
 from unroll_jax._checks import check_non_negative
-from unroll_jax._tree import tree_norm
+from unroll_jax._tree import strong_type, tree_norm
 from unroll_jax._types import Array, PyTree
 
 Terms: TypeAlias = Callable[[Any, Any, Array], tuple[Array, dict[str, Array]]]
@@ -142,7 +142,7 @@ def primal_dual(
     """
 
     def init(model: Any, batch: Any, key: Array) -> PrimalDualState:
-        model = jax.tree.map(jnp.copy, model)
+        model = jax.tree.map(strong_type, model)
         _, params, _ = _split(model)
         if not jax.tree.leaves(params):
             raise ValueError(
@@ -154,14 +154,16 @@ def primal_dual(
         multipliers = {
             name: jnp.zeros(v.shape, jnp.promote_types(v.dtype, jnp.float32)) for name, v in violation.items()
         }
-        return PrimalDualState(
+        state = PrimalDualState(
             model=model,
             multipliers=multipliers,
             primal_state=primal_optimizer.init(params),
             dual_state=dual_optimizer.init(multipliers),
-            key=jnp.copy(key),
+            key=key,
             step=jnp.zeros((), jnp.int32),
         )
+        # a donated state must share no buffer with the caller, nor twice within itself: some optimizers keep params
+        return jax.tree.map(lambda leaf: jnp.copy(strong_type(leaf)), state)
 
     def step(state: PrimalDualState, batch: Any) -> tuple[PrimalDualState, Report]:
         key, terms_key = jax.random.split(state.key)

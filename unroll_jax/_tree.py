@@ -1,5 +1,9 @@
 """Arithmetic on pytrees of arrays."""
 
+import functools
+import operator
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -22,9 +26,14 @@ def tree_where(condition: Array, x: PyTree, y: PyTree) -> PyTree:
 
 
 def tree_real_vdot(x: PyTree, y: PyTree) -> Array:
-    """The real part of the inner product of `x` and `y` over all leaves: `()`."""
-    products = jax.tree.map(lambda a, b: jnp.vdot(a, b).real, x, y)
-    return sum(jax.tree.leaves(products), start=jnp.zeros(()))
+    """The real part of the inner product of `x` and `y` over all leaves: `()`, in float32 or wider."""
+
+    def real_vdot(a: Array | float, b: Array | float) -> Array:
+        dtype = jnp.promote_types(jnp.result_type(a, b), jnp.float32)  # half precision would overflow
+        return jnp.vdot(jnp.asarray(a, dtype), jnp.asarray(b, dtype)).real
+
+    products = jax.tree.leaves(jax.tree.map(real_vdot, x, y))
+    return functools.reduce(operator.add, products) if products else jnp.zeros(())
 
 
 def tree_norm(x: PyTree) -> Array:
@@ -33,3 +42,10 @@ def tree_norm(x: PyTree) -> Array:
     is_zero = square == 0
     # the inner `where` keeps the square root's infinite slope out of the gradient
     return jnp.where(is_zero, 0.0, jnp.sqrt(jnp.where(is_zero, 1.0, square)))
+
+
+def strong_type(leaf: Any) -> Array:
+    """`leaf` as an array that is not weakly typed: Python numbers make weak ones, which change in the first update."""
+    array = jnp.asarray(leaf)
+    # arrays of random keys have no weak types
+    return jax.lax.convert_element_type(array, array.dtype) if getattr(array, "weak_type", False) else array

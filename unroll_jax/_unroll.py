@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from unroll_jax._checks import check_count
+from unroll_jax._tree import strong_type
 from unroll_jax._types import Algorithm, Array, Params, Problem, PyTree, State
 
 Remat: TypeAlias = Literal["layer", "nested"] | None
@@ -92,7 +93,8 @@ def scan_layers(
         own = iter(layer_leaves)
         layer = structure.unflatten([next(own) if axis == 0 else leaf for leaf, axis in zip(leaves, axes, strict=True)])
         try:
-            new_state = _strong_types(step(layer, state, problem))
+            new_state = jax.tree.map(strong_type, step(layer, state, problem))
+            _check_state(state, new_state)
         except (TypeError, ValueError) as error:
             error.add_note(
                 f"This came up in `step`, called with one layer's params of shapes {jax.tree.map(jnp.shape, layer)}. "
@@ -100,10 +102,9 @@ def scan_layers(
                 "stacked; every call takes one problem, and batches go through jax.vmap."
             )
             raise
-        _check_state(state, new_state)
         return new_state, None if record is None else record(new_state)
 
-    return _scan(body, _strong_types(state), per_layer, num_layers, remat)
+    return _scan(body, jax.tree.map(strong_type, state), per_layer, num_layers, remat)
 
 
 class Unrolled(nnx.Module):
@@ -176,7 +177,7 @@ class Unrolled(nnx.Module):
                 params, axes = self.prepare(params, problem), None
             else:
                 params, axes = jax.vmap(self.prepare, in_axes=(axes, None))(params, problem), 0
-        start = _strong_types(self.algorithm.init(problem))
+        start = jax.tree.map(strong_type, self.algorithm.init(problem))
         final, records = scan_layers(
             self.algorithm.step,
             params,
@@ -220,7 +221,7 @@ def unroll(
     axes = _axes_of_leaves(params, layer_axes)
     stacked = structure.unflatten(
         [
-            jnp.repeat(jnp.asarray(leaf)[None], num_layers, axis=0) if axis == 0 else leaf
+            jnp.repeat(strong_type(leaf)[None], num_layers, axis=0) if axis == 0 else leaf
             for leaf, axis in zip(leaves, axes, strict=True)
         ]
     )
@@ -271,7 +272,7 @@ def _wrap(params: Params) -> Params:
     def wrap(leaf: Any) -> Any:
         if _is_module_or_variable(leaf):
             return leaf
-        array = jnp.asarray(leaf)
+        array = strong_type(leaf)
         return nnx.Param(array) if jnp.issubdtype(array.dtype, jnp.inexact) else nnx.Variable(array)
 
     return jax.tree.map(wrap, params, is_leaf=_is_module_or_variable)
@@ -292,20 +293,24 @@ def _axes_of_leaves(params: Params, layer_axes: PyTree) -> tuple[int | None, ...
     def is_none(node: Any) -> bool:
         return node is None
 
+    axes: list[int | None] = []
+
+    def give(axis: Any, part: Params) -> None:
+        axes.extend([axis] * len(jax.tree.leaves(part)))
+
     try:
-        full = jax.tree.broadcast(layer_axes, params, is_leaf=is_none)
+        jax.tree.map(give, layer_axes, params, is_leaf=is_none)
     except ValueError as error:
         raise ValueError(
             f"`layer_axes` must be 0, None or a prefix tree of `params`, got {layer_axes!r} for params of structure "
             f"{jax.tree.structure(params)}."
         ) from error
-    axes = tuple(jax.tree.leaves(full, is_leaf=is_none))
     for axis in axes:
         if axis is not None and axis != 0:
             raise ValueError(
                 f"`layer_axes` takes 0 (own value per layer) and None (shared by all layers), got {axis!r}."
             )
-    return axes
+    return tuple(axes)
 
 
 def _check_stacked(params: Params, axes: tuple[int | None, ...], num_layers: int) -> None:
@@ -334,16 +339,6 @@ def _check_state(state: State, new_state: State) -> None:
                 f"{a.dtype}{list(a.shape)} into {b.dtype}{list(b.shape)}. Make `init` and `step` agree; "
                 "a batch of problems goes through jax.vmap."
             )
-
-
-def _strong_types(tree: PyTree) -> PyTree:
-    """`tree` with Python numbers as arrays and no weak types, which would make a scan trace its body twice."""
-
-    def strong(leaf: Any) -> Array:
-        array = jnp.asarray(leaf)
-        return jax.lax.convert_element_type(array, array.dtype) if array.weak_type else array
-
-    return jax.tree.map(strong, tree)
 
 
 def _name(path: Any, root: str = "params") -> str:

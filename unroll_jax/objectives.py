@@ -30,14 +30,15 @@ class LeastSquares:
 
     def value(self, x: Estimate) -> Array:
         """The objective at `x`: `()`."""
-        residual = self._residual(x)
+        residual = self.residual(x)
         return tree_real_vdot(residual, residual) / 2
 
     def gradient(self, x: Estimate) -> Estimate:
         """A*(A x - measurement), the gradient at `x`: the shape of `x`."""
-        return self.operator.adjoint(self._residual(x))
+        return self.operator.adjoint(self.residual(x))
 
-    def _residual(self, x: Estimate) -> Any:
+    def residual(self, x: Estimate) -> Any:
+        """operator(x) - measurement: the shape of the measurement."""
         predicted = self.operator(x)
         shapes = [jax.tree.map(jnp.shape, tree) for tree in (predicted, self.measurement)]
         if shapes[0] != shapes[1]:
@@ -83,7 +84,7 @@ class Lasso:
         the dual problem, whose value there is ||b||^2 / 2 - ||b - u||^2 / 2 (Boyd and Vandenberghe, section 5.2).
         In floating point the gap is not known below about one rounding error of ||b||^2.
         """
-        residual = tree_sub(self.measurement, self.operator(x))
+        residual = -self.least_squares.residual(x)
         correlation = jnp.max(jnp.abs(self.operator.adjoint(residual)))
         scale = jnp.minimum(1, self.l1_weight / jnp.where(correlation == 0, 1, correlation))
         dual_point = scale.astype(residual.dtype) * residual

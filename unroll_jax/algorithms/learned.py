@@ -104,5 +104,5 @@ def random_lista_params(
     return LISTAParams(
         recurrent=gain / num_atoms**0.5 * jax.random.normal(recurrent_key, (num_atoms, num_atoms)),
         encoder=gain / num_measurements**0.5 * jax.random.normal(encoder_key, (num_atoms, num_measurements)),
-        log_threshold=jnp.full(num_atoms, jnp.log(threshold)),
+        log_threshold=jnp.full(num_atoms, jnp.log(threshold), float),  # not weakly typed
     )
