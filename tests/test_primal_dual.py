@@ -113,7 +113,7 @@ def test_projection_on_a_polyhedron(projection, weight, start):
     assert state.step == 5000
 
 
-@pytest.mark.parametrize("start", [-2.0, 0.0, 1.0, 5.0])
+@pytest.mark.parametrize("start", [-2.0, 5.0])
 @every_weight
 def test_one_bound(weight, start):
     at_least_one = lambda model: {"at_least_one": 1 - model.x}
@@ -361,7 +361,6 @@ OPTIMIZERS = {
     "clipped": lambda rate: optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(rate)),
     "scheduled": lambda rate: optax.sgd(optax.cosine_decay_schedule(2 * rate, 10_000)),
     "every second step": lambda rate: optax.MultiSteps(optax.sgd(rate), every_k_schedule=2),
-    "injected": lambda rate: optax.inject_hyperparams(optax.sgd)(learning_rate=rate),
     "schedule free": lambda rate: optax.contrib.schedule_free_sgd(rate),
     "by labels": lambda rate: optax.partition(
         {"all": optax.sgd(rate)}, lambda tree: jax.tree.map(lambda _: "all", tree)

@@ -87,7 +87,6 @@ MIXED = descending(
 CASES = {
     "NamedTuple": (AFFINE, affine_params, 0),
     "NamedTuple, mixed": (AFFINE, affine_params, Affine(None, 0, 0)),
-    "NamedTuple, shared": (AFFINE, affine_params, None),
     "dict": (NESTED, nested_params, 0),
     "dict, mixed by a prefix": (NESTED, nested_params, {"map": None, "rest": 0}),
     "dict, mixed to the leaves": (

@@ -6,7 +6,7 @@ to the parameters: one forward and one backward pass, whatever the number of con
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,20 @@ Terms: TypeAlias = Callable[[Any, Any, Array], tuple[Array, dict[str, Array]]]
 
 Weight: TypeAlias = Callable[[Array, Array], Array]
 """`(multiplier, violation) -> ` the constraint's weight in the gradient, of the same shape."""
+
+
+class Optimizer(Protocol):
+    """What optax's optimizers have in common, `optax.MultiSteps` included."""
+
+    @property
+    def init(self) -> Callable[..., Any]:
+        """`params -> state`."""
+        ...
+
+    @property
+    def update(self) -> Callable[..., Any]:
+        """`(gradient, state, params) -> (updates, state)`."""
+        ...
 
 
 class PrimalDualState(NamedTuple):
@@ -83,7 +97,7 @@ def linear_weight(multiplier: Array, violation: Array) -> Array:
     return multiplier
 
 
-def augmented_weight(penalty: float) -> Weight:
+def augmented_weight(penalty: Array | float) -> Weight:
     """The weight of the augmented Lagrangian: max(multiplier + penalty * violation, 0).
 
     The derivative in the violation g of  [max(multiplier + penalty * g, 0)^2 - multiplier^2] / (2 penalty), the
@@ -104,8 +118,8 @@ def augmented_weight(penalty: float) -> Weight:
 
 def primal_dual(
     terms: Terms,
-    primal_optimizer: optax.GradientTransformation,
-    dual_optimizer: optax.GradientTransformation,
+    primal_optimizer: Optimizer,
+    dual_optimizer: Optimizer,
     *,
     weight: Weight = linear_weight,
 ) -> PrimalDual:
@@ -204,7 +218,7 @@ def _split(model: Any) -> tuple[Any, Any, Any]:
 
 
 def _ascend(
-    optimizer: optax.GradientTransformation,
+    optimizer: Optimizer,
     multipliers: dict[str, Array],
     violation: dict[str, Array],
     state: optax.OptState,
