@@ -10,6 +10,7 @@ from flax import nnx
 import unroll_jax as uj
 
 KEY = jax.random.key(0)
+HALVING = uj.Algorithm(lambda problem: problem, lambda params, x, problem: params * x)
 WEIGHTS = {"plain": uj.linear_weight, "augmented": uj.augmented_weight(1.0)}
 every_weight = pytest.mark.parametrize("weight", WEIGHTS.values(), ids=WEIGHTS)
 
@@ -629,3 +630,21 @@ def test_a_model_without_parameters_is_refused():
     for model in (Fixed(), uj.unroll(doubling, 3, jnp.array(2))):
         with pytest.raises(ValueError, match=r"`model` has no nnx\.Param to train"):
             trainer.init(model, None, KEY)
+
+
+def test_an_optimizer_that_takes_the_loss_is_given_it():
+    optimizer = optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau(patience=1, factor=0.5))
+    trainer = uj.primal_dual(lambda model, batch, key: (jnp.sum(model(batch) * 0) + 1.0, {}), optimizer, optax.sgd(0.1))
+    state = trainer.init(uj.unroll(HALVING, 1, jnp.array(0.5)), jnp.ones(()), jax.random.key(0))
+    for _ in range(4):
+        state, _ = trainer.step(state, jnp.ones(()))
+    assert state.primal_state[1].scale < 1  # the loss stays where it is
+
+
+def test_a_parameter_at_two_places_is_refused():
+    weight = nnx.Param(jnp.ones(()))
+    trainer = uj.primal_dual(
+        lambda model, batch, key: (model["a"][...] + model["b"][...], {}), optax.sgd(0.1), optax.sgd(0.1)
+    )
+    with pytest.raises(ValueError, match=r"`model` holds one nnx.Variable at two places"):
+        trainer.init({"a": weight, "b": weight}, None, jax.random.key(0))

@@ -1,5 +1,6 @@
 """Checks of arguments at the public doors. A value that is being traced is not known yet, and passes."""
 
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -30,7 +31,7 @@ def check_positive(name: str, value: Any) -> None:
 
 def check_count(name: str, value: Any) -> None:
     """Raise unless `value` is a whole number of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
         raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
 
 

@@ -132,7 +132,8 @@ def primal_dual(
     Args:
         terms: `(model, batch, key) -> (loss (), {name: violation (num_layers,)})`, `violation <= 0` is satisfied.
             An empty dictionary makes it plain training.
-        primal_optimizer: any optax optimizer, for the parameters (an `nnx.State`).
+        primal_optimizer: any optax optimizer that needs no more than the gradient, the parameters (an `nnx.State`)
+            and the loss (as `value`); one with a line search, such as `optax.lbfgs`, needs more.
         dual_optimizer: any optax optimizer, for the multipliers, which it moves against the gradient -violation:
             `optax.sgd(rate)` adds rate * violation. `optax.MultiSteps` moves them once in several steps.
         weight: `linear_weight` (the plain Lagrangian) or `augmented_weight(penalty)`.
@@ -141,7 +142,7 @@ def primal_dual(
         `PrimalDual(init, step, steps)`.
 
     Raises:
-        ValueError: from `init`, if the terms have another shape or the model has no `nnx.Param`.
+        ValueError: from `init`, if the terms have another shape, or the model has no `nnx.Param`, or one twice.
 
     >>> import unroll_jax as uj
     >>> model = uj.unroll(uj.Algorithm(lambda p: p, lambda params, x, p: params * x), 1, jnp.array(0.5))
@@ -156,6 +157,7 @@ def primal_dual(
     """
 
     def init(model: Any, batch: Any, key: Array) -> PrimalDualState:
+        _check_untied(model)
         model = jax.tree.map(strong_type, model)
         _, params, _ = _split(model)
         if not jax.tree.leaves(params):
@@ -192,7 +194,9 @@ def primal_dual(
         (gradient,) = pullback((jnp.ones_like(loss), weights))
         # for complex parameters the direction of ascent is the conjugate of what the pullback returns
         gradient = jax.tree.map(jnp.conj, gradient)
-        updates, primal_state = primal_optimizer.update(gradient, state.primal_state, params)
+        # some optimizers take the loss too, such as optax.contrib.reduce_on_plateau
+        optimizer = optax.with_extra_args_support(primal_optimizer)
+        updates, primal_state = optimizer.update(gradient, state.primal_state, params, value=loss)
         params = optax.apply_updates(params, updates)
 
         gradient_norm = tree_norm(gradient)
@@ -215,6 +219,16 @@ def primal_dual(
 def _split(model: Any) -> tuple[Any, Any, Any]:
     graph, params, rest = nnx.split(model, nnx.Param, ...)
     return graph, params, rest
+
+
+def _check_untied(model: Any) -> None:
+    variables = jax.tree.leaves(model, is_leaf=lambda node: isinstance(node, nnx.Variable))
+    seen = [id(variable) for variable in variables if isinstance(variable, nnx.Variable)]
+    if len(set(seen)) < len(seen):
+        raise ValueError(
+            "`model` holds one nnx.Variable at two places, but as a pytree it is copied and its copies drift apart. "
+            "Keep it once and read it where it is needed; layers share parameters by the layer axis None."
+        )
 
 
 def _ascend(

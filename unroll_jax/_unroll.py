@@ -155,7 +155,7 @@ class Unrolled(nnx.Module):
     def trajectory(self, problem: Problem, record: Callable[[State], PyTree] = lambda state: state) -> PyTree:
         """What `record` keeps of the start and of the state after each layer: leading axis `num_layers + 1`."""
         start, _, records = self._run(problem, record)
-        return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), record(start), records)
+        return jax.tree.map(lambda a, b: jnp.concatenate([jnp.asarray(a)[None], b]), record(start), records)
 
     def with_algorithm(self, algorithm: Algorithm) -> "Unrolled":
         """A network with these parameters and settings that runs `algorithm`: the same layers under noise, say."""
