@@ -29,7 +29,9 @@ FLOORS = {
     "splines": 1,
     "regularizers": 1,
     "flows": 1,
+    "_scan": 2,
     "_unroll": 2,
+    "_confidence": 2,
     "_solve": 2,
     "_equilibrium": 2,
     "_primal_dual": 2,
@@ -45,10 +47,16 @@ FLOORS = {
 }
 
 # Who may import whom on the same floor, beside the files of one package.
-SAME_FLOOR = {("algorithms", "operators"), ("algorithms", "prox"), ("_tree", "_types"), ("_checks", "_types")}
+SAME_FLOOR = {
+    ("algorithms", "operators"),
+    ("algorithms", "prox"),
+    ("_tree", "_types"),
+    ("_unroll", "_scan"),
+    ("certificates", "_confidence"),
+}
 
 # These drive any algorithm, so they know none.
-DRIVERS = {"_unroll", "_solve", "_equilibrium", "_primal_dual", "certificates"}
+DRIVERS = {"_scan", "_unroll", "_solve", "_equilibrium", "_primal_dual", "certificates"}
 
 CORE = {"jax", "flax", "optax", "numpy"}
 OUTSIDE = {0: {"jax"}, 1: {"jax"}, 2: CORE, 3: CORE, 4: CORE, 5: set()}

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from unroll_jax import certificates, constraints
-from unroll_jax.certificates import certify, clopper_pearson_lower, geometric_envelope
+from unroll_jax import _confidence, constraints
+from unroll_jax._confidence import clopper_pearson_lower
+from unroll_jax.certificates import certify, geometric_envelope
 
 REPETITIONS = 1000  # of every simulated experiment; they run as columns, side by side
 NOMINAL, COVERED = 0.95, 0.94
@@ -196,26 +197,26 @@ def test_capital_at_the_true_mean_is_a_martingale(probability):
     # every outcome of ten coins, with its probability: no sampling error
     outcomes = np.array(list(itertools.product([0.0, 1.0], repeat=10))).T
     weight = np.prod(np.where(outcomes == 1, probability, 1 - probability), axis=0)
-    bets = certificates._plug_in_bets(outcomes, NOMINAL)
-    capital = np.exp(certificates._log_capital(outcomes, bets, np.full(1024, probability)))
+    bets = _confidence.plug_in_bets(outcomes, NOMINAL)
+    capital = np.exp(_confidence.log_capital(outcomes, bets, np.full(1024, probability)))
     np.testing.assert_allclose(weight @ capital, 1, rtol=1e-9)
     assert np.all(capital > 0)
-    bound = certificates._betting_upper(outcomes, NOMINAL)
+    bound = _confidence.betting_upper(outcomes, NOMINAL)
     assert weight @ (bound >= probability) >= NOMINAL
 
 
 def test_capital_grows_with_the_candidate():
     unit = np.random.default_rng(0).beta(0.5, 0.5, (12, 50))
-    bets = certificates._plug_in_bets(unit, NOMINAL)
+    bets = _confidence.plug_in_bets(unit, NOMINAL)
     grid = np.linspace(0, 1, 200, endpoint=False)
-    capital = np.stack([certificates._log_capital(unit, bets, np.full(50, m)) for m in grid])
+    capital = np.stack([_confidence.log_capital(unit, bets, np.full(50, m)) for m in grid])
     assert np.all(np.diff(capital, axis=0) >= 0)
 
 
 @pytest.mark.parametrize("name", ["u-shaped", "skewed right", "skewed left", "narrow"])
 def test_betting_bound_equals_the_loop(name):
     samples = BOUNDED[name][0](np.random.default_rng(1), 15)
-    bound = certificates._betting_upper(samples[:, None], 0.9)[0]
+    bound = _confidence.betting_upper(samples[:, None], 0.9)[0]
     assert 0 <= loop_betting_upper(samples, 0.9) - bound <= 1 / 20_000 + 1e-12
 
 
@@ -224,7 +225,7 @@ def test_betting_bound_equals_the_loop(name):
 def test_betting_bound_covers(name, num_samples):
     draw, mean = BOUNDED[name]
     unit = draw(np.random.default_rng(0), (num_samples, REPETITIONS))
-    assert np.mean(certificates._betting_upper(unit, NOMINAL) >= mean) >= COVERED
+    assert np.mean(_confidence.betting_upper(unit, NOMINAL) >= mean) >= COVERED
 
 
 @pytest.mark.parametrize("num_samples", [20, 200, 2000])
@@ -232,7 +233,7 @@ def test_betting_bound_covers(name, num_samples):
 def test_betting_bound_is_tighter_than_empirical_bernstein(name, num_samples):
     unit = BOUNDED[name][0](np.random.default_rng(0), (num_samples, 100))
     for confidence in (0.9, 0.95, 0.995):
-        betting = certificates._betting_upper(unit, confidence)
+        betting = _confidence.betting_upper(unit, confidence)
         bernstein = np.minimum(maurer_pontil_upper(unit, confidence), 1)
         assert np.all(betting <= bernstein)
 
@@ -240,7 +241,7 @@ def test_betting_bound_is_tighter_than_empirical_bernstein(name, num_samples):
 def test_betting_bound_of_constant_columns_closes_in():
     for num_samples in (10, 1000):
         unit = np.tile([0.0, 0.3, 0.5, 1.0], (num_samples, 1))
-        excess = certificates._betting_upper(unit, NOMINAL) - unit[0]
+        excess = _confidence.betting_upper(unit, NOMINAL) - unit[0]
         assert np.all(excess >= 0)
         assert np.all(excess <= 8 / num_samples)
         assert excess[-1] == 0
@@ -284,9 +285,9 @@ def test_student_bound_covers_mild_distributions(num_samples):
     rng, shape = np.random.default_rng(0), (num_samples, 4 * REPETITIONS)
     half_normal = lambda: np.abs(rng.standard_normal(shape))
     violation = half_normal() - 0.8 * half_normal()
-    bound = certificates._student_upper(violation, NOMINAL)
+    bound = _confidence.student_upper(violation, NOMINAL)
     assert np.mean(bound >= 0.2 * np.sqrt(2 / np.pi)) >= COVERED
-    normal = certificates._student_upper(rng.standard_normal(shape), NOMINAL)
+    normal = _confidence.student_upper(rng.standard_normal(shape), NOMINAL)
     assert abs(np.mean(normal >= 0) - NOMINAL) < 0.01
 
 
@@ -294,7 +295,7 @@ def test_student_bound_equals_scipy():
     samples = np.random.default_rng(0).standard_normal((12, 3))
     test = stats.ttest_1samp(samples, 0, axis=0, alternative="less")
     expected = test.confidence_interval(0.9).high
-    np.testing.assert_allclose(certificates._student_upper(samples, 0.9), expected, rtol=1e-9)
+    np.testing.assert_allclose(_confidence.student_upper(samples, 0.9), expected, rtol=1e-9)
 
 
 def test_student_bound_can_be_fooled_where_betting_is_not():
@@ -303,9 +304,9 @@ def test_student_bound_can_be_fooled_where_betting_is_not():
     current = np.where(rng.random((30, REPETITIONS)) < 0.01, 50.0, 0.5 + 0.01 * rng.random((30, REPETITIONS)))
     truth = 0.01 * 50 + 0.99 * 0.505 - (1 - rate)
     assert truth > 0
-    student = certificates._student_upper(current - (1 - rate), NOMINAL)
+    student = _confidence.student_upper(current - (1 - rate), NOMINAL)
     assert np.mean(student >= truth) < 0.5
-    betting = 50 * certificates._betting_upper(current / 50, NOMINAL) - (1 - rate)
+    betting = 50 * _confidence.betting_upper(current / 50, NOMINAL) - (1 - rate)
     assert np.mean(betting >= truth) >= COVERED
 
 

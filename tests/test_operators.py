@@ -52,7 +52,7 @@ def test_every_public_operator_is_in_the_catalogue():
 # --- every operator ---
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
 @every_size
 def test_adjoint_identity(row, size, dtype):
     rng = np.random.default_rng(1)

@@ -15,10 +15,13 @@ from unroll_jax import prox
 from unroll_jax.prox import box, non_negative, soft_threshold
 
 every_prox = pytest.mark.parametrize("row", PROXES, ids=name_of)
-every_prox_and_dtype = pytest.mark.parametrize(
-    ("row", "dtype"),
-    [pytest.param(row, dtype, id=f"{row.name} {dtype}") for row in PROXES for dtype in row.dtypes],
-)
+
+
+def every_prox_in(*dtypes):
+    cases = [(row, dtype) for row in PROXES for dtype in dtypes if dtype in row.dtypes]
+    return pytest.mark.parametrize(("row", "dtype"), cases, ids=[f"{row.name} {dtype}" for row, dtype in cases])
+
+
 vectors = arrays(np.float64, 6, elements=st.floats(-1e3, 1e3))
 
 
@@ -48,7 +51,7 @@ def test_every_public_prox_is_in_the_catalogue():
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.3, 1.5])
-@every_prox_and_dtype
+@every_prox_in(*DTYPES)
 def test_equals_the_minimizer_over_a_grid(row, dtype, strength):
     with enabled(dtype):
         x = 2 * draw(np.random.default_rng(0), (5,), dtype)
@@ -59,7 +62,7 @@ def test_equals_the_minimizer_over_a_grid(row, dtype, strength):
     np.testing.assert_allclose(z, expected, atol=1e-5 if ROUNDING[dtype] > 1e-6 else 1e-6)
 
 
-@every_prox_and_dtype
+@every_prox_in("float64", "complex128")
 def test_beats_every_random_neighbour(row, dtype):
     rng, strength = np.random.default_rng(0), 0.7
     with enabled(dtype):
@@ -88,7 +91,7 @@ def test_soft_threshold_of_complex_numbers_is_firmly_non_expansive():
     assert np.all(np.abs(moved) ** 2 <= np.real(moved.conj() * np.asarray(x - y)) + 1e-5)
 
 
-@every_prox_and_dtype
+@every_prox_in("float32", "complex64")
 def test_jit_and_vmap_are_a_loop_and_new_values_retrace_nothing(row, dtype):
     with enabled(dtype):
         xs = draw(np.random.default_rng(0), (3, 2, 4), dtype)
@@ -102,7 +105,7 @@ def test_jit_and_vmap_are_a_loop_and_new_values_retrace_nothing(row, dtype):
     assert counter.count == 1
 
 
-@every_prox_and_dtype
+@every_prox_in("float32", "complex64")
 def test_gradients_are_finite_at_zero_and_on_every_kink(row, dtype):
     with enabled(dtype):
         # zero, the kinks of all rows at strength 1, and what touches none

@@ -11,7 +11,7 @@ from PIL import Image as PillowImage
 
 import unroll_jax as uj
 from experiments import cli, data
-from experiments.report import load_arrays
+from experiments.files import load_arrays
 from experiments.sparse_coding import evaluation, networks
 from experiments.sparse_coding import problem as problems
 from experiments.sparse_coding.settings import PRESETS, QUICK

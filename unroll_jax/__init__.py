@@ -4,9 +4,9 @@
 from unroll_jax._types import Algorithm as Algorithm
 from unroll_jax._types import LinearOperator as LinearOperator
 from unroll_jax._unroll import Unrolled as Unrolled
-from unroll_jax._unroll import scan_layers as scan_layers
-from unroll_jax._unroll import stack_layers as stack_layers
 from unroll_jax._unroll import unroll as unroll
+from unroll_jax._scan import scan_layers as scan_layers
+from unroll_jax._scan import stack_layers as stack_layers
 from unroll_jax._solve import Solution as Solution
 from unroll_jax._solve import relative_change as relative_change
 from unroll_jax._solve import solve as solve

@@ -195,7 +195,7 @@ def primal_dual(
         # for complex parameters the direction of ascent is the conjugate of what the pullback returns
         gradient = jax.tree.map(jnp.conj, gradient)
         # some optimizers take the loss too, such as optax.contrib.reduce_on_plateau
-        optimizer = optax.with_extra_args_support(primal_optimizer)
+        optimizer = optax.with_extra_args_support(primal_optimizer)  # pyright: ignore[reportArgumentType]
         updates, primal_state = optimizer.update(gradient, state.primal_state, params, value=loss)
         params = optax.apply_updates(params, updates)
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-import experiments.report as reporting
 from experiments import data
+from experiments.files import default_run_path, run_folder, save_arrays
+from experiments.report import environment, write_json
 from experiments.sparse_coding import evaluation, figures, networks, report
 from experiments.sparse_coding.problem import make_problem
 from experiments.sparse_coding.settings import PRESETS, Preset, Settings
@@ -79,8 +80,8 @@ class SparseCodingCommand:
     def run(self) -> None:
         """Run the experiment and write its folder."""
         settings = self.settings()
-        out = self.out if self.out is not None else reporting.default_run_path("sparse-coding")
-        with reporting.run_folder(out) as folder:
+        out = self.out if self.out is not None else default_run_path("sparse-coding")
+        with run_folder(out) as folder:
             report_text = _run(self, settings, folder)
         print(report_text)
         print(f"\nWritten to {out}: report.md, metrics.json, figures/, solvers/.")
@@ -94,14 +95,14 @@ def _run(command: SparseCodingCommand, settings: Settings, folder: Path) -> str:
 
     (folder / "solvers").mkdir()
     (folder / "figures").mkdir()
-    reporting.save_arrays(folder / "solvers" / "dictionary.npz", {"matrix": problem.task.dictionary.matrix})
+    save_arrays(folder / "solvers" / "dictionary.npz", {"matrix": problem.task.dictionary.matrix})
     evaluations, histories, seconds = {}, {}, {}
     for variant in networks.VARIANTS:
         training_started = time.monotonic()
         network, histories[variant.name] = networks.train(problem, settings, variant, command.seed)
         seconds[variant.name] = time.monotonic() - training_started
         evaluations[variant.name] = evaluation.evaluate(network, problem, settings, shifts)
-        reporting.save_arrays(folder / "solvers" / f"{variant.file_name}.npz", network.params)
+        save_arrays(folder / "solvers" / f"{variant.file_name}.npz", network.params)
 
     label_l1_norms = np.sum(np.abs(np.asarray(problem.held_out.y)), axis=1)
     figure_paths = figures.draw_all(
@@ -110,7 +111,7 @@ def _run(command: SparseCodingCommand, settings: Settings, folder: Path) -> str:
     results = report.Results(
         command=dataclasses.asdict(command),
         settings=settings,
-        environment=reporting.environment(),
+        environment=environment(),
         problem=problem,
         num_images=len(images),
         evaluations=evaluations,
@@ -119,6 +120,6 @@ def _run(command: SparseCodingCommand, settings: Settings, folder: Path) -> str:
         seconds=seconds,
         total_seconds=time.monotonic() - started,
     )
-    reporting.write_json(folder / "metrics.json", report.metrics(results))
+    write_json(folder / "metrics.json", report.metrics(results))
     (folder / "report.md").write_text(report.markdown(results, figure_paths, folder), encoding="utf-8")
     return report.summary(results)
