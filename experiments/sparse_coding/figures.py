@@ -173,6 +173,6 @@ def _draw_sparsity(settings: Settings, variants, evaluations, label_l1_norms: np
             )
         panel.hist(label_l1_norms, bins, color="black", alpha=0.15, label="solution")
         panel.set(title=variant.name, xlabel=r"$\|y_l\|_1$ (the last bin holds all beyond)", yscale="log")
-        panel.legend(fontsize=7)
+        panel.legend(fontsize=7, loc="upper center", ncols=2)
     np.atleast_1d(panels)[0].set_ylabel("held-out patches")
     return figure
