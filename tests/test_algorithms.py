@@ -534,6 +534,16 @@ NO_MATRIX: Any = Diagonal(jnp.ones(3))
         ),
         (lambda: lista_params(DENSE, 0.0), r"`l1_weight` must be positive, got 0\.0"),
         (lambda: lista_params(DENSE, -1.0), r"`l1_weight` must be positive, got -1\.0"),
+        (
+            lambda: random_lista_params(jax.random.key(0), 2, 3, threshold=-1.0),
+            r"`threshold` must be positive, got -1\.0",
+        ),
+        (
+            lambda: perturbed(
+                standing(jnp.ones(2))._replace(init=lambda problem: jnp.ones(2)), constant_noise(1.0)
+            ).init(NoisyProblem(None, jax.random.key(0))),
+            "`algorithm` must have a NamedTuple with a field `x`",
+        ),
         (lambda: proximal_gradient_params(DENSE, -1.0), r"`strength` must be non-negative, got -1\.0"),
         (lambda: proximal_gradient_params(DENSE, float("nan")), "`strength` must be non-negative, got nan"),
         (

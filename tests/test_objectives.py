@@ -231,3 +231,8 @@ def test_misuse():
     for shape in ((5, 3), (1,)):
         with pytest.raises(ValueError, match=r"`measurement` must have the shape of operator\(x\), \(3,\)"):
             Lasso(operator, jnp.ones(shape), 0.1).duality_gap(x)
+
+
+def test_a_vector_of_l1_weights_is_refused():
+    with pytest.raises(ValueError, match=r"`l1_weight` must have shape \(\), got \(2,\)"):
+        Lasso(Dense(jnp.eye(2)), jnp.ones(2), jnp.ones(2)).value(jnp.ones(2))

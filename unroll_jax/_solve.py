@@ -48,8 +48,8 @@ def solve(
 ) -> Solution:
     """`algorithm` run until its residual is at most `tolerance`, or for `max_steps`.
 
-    Under `jax.vmap` every example stops on its own and keeps its own count of steps; a residual that is not finite
-    stops it too, as not converged.
+    Under `jax.vmap` every example stops on its own and keeps its own count of steps; a residual that is NaN stops
+    it too, as not converged.
 
     Args:
         algorithm: what is run.

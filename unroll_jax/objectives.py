@@ -71,6 +71,11 @@ class Lasso:
 
     def value(self, x: Array) -> Array:
         """The objective at `x`: `()`."""
+        if jnp.shape(self.l1_weight) != ():
+            raise ValueError(
+                f"`l1_weight` must have shape (), got {jnp.shape(self.l1_weight)}: one weight for all entries. "
+                "Scale the operator's columns for weights of their own."
+            )
         return self.least_squares.value(x) + self.l1_weight * jnp.sum(jnp.abs(x))
 
     def gradient(self, x: Array) -> Array:

@@ -99,7 +99,11 @@ def random_lista_params(
         num_atoms: n, the size of a code.
         gain: the size of the matrices relative to those that keep the scale of what they are applied to.
         threshold: the initial threshold of every entry, positive; the unit of the code.
+
+    Raises:
+        ValueError: for a threshold that is not positive.
     """
+    check_positive("threshold", threshold)
     recurrent_key, encoder_key = jax.random.split(key)
     return LISTAParams(
         recurrent=gain / num_atoms**0.5 * jax.random.normal(recurrent_key, (num_atoms, num_atoms)),

@@ -48,12 +48,16 @@ def perturbed(algorithm: Algorithm, noise_norm: Callable[[Estimate, Problem], Ar
     carry no noise of their own. No gradient flows through the noise's size.
 
     Args:
-        algorithm: its states carry the estimate as a field `x`, an array or a pytree of arrays.
+        algorithm: its states are NamedTuples with the estimate as their field `x`, an array or a pytree of arrays.
+            Only `x` is moved: what else a step starts from, such as FISTA's extrapolated point, is not.
         noise_norm: `(x, problem) -> ()`, the root mean square of the noise's norm; for noise as large as the
             gradient, its norm.
 
     Returns:
         An algorithm with the same parameters, on `NoisyProblem(problem, key)`, with `PerturbedState`.
+
+    Raises:
+        ValueError: from `init`, if the algorithm's state has no field `x`.
 
     >>> import unroll_jax as uj
     >>> ista = uj.algorithms.proximal_gradient()
@@ -61,7 +65,13 @@ def perturbed(algorithm: Algorithm, noise_norm: Callable[[Estimate, Problem], Ar
     """
 
     def init(problem: NoisyProblem) -> PerturbedState:
-        return PerturbedState(algorithm.init(problem.problem), problem.key, jnp.asarray(True))
+        inner = algorithm.init(problem.problem)
+        if "x" not in getattr(inner, "_fields", ()):
+            raise ValueError(
+                f"`algorithm` must have a NamedTuple with a field `x` as its state, got {type(inner).__name__}: "
+                "the noise is added to `x`."
+            )
+        return PerturbedState(inner, problem.key, jnp.asarray(True))
 
     def step(params: Params, state: PerturbedState, problem: NoisyProblem) -> PerturbedState:
         key, noise_key = jax.random.split(state.key)
