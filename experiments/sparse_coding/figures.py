@@ -139,7 +139,7 @@ def _draw_multipliers(variants, histories):
 
 def _draw_robustness(variants, evaluations, levels, errors_of, label: str, log: bool = False):
     """Final distance against a disturbance's level, with two standard errors."""
-    figure, panel = plt.subplots(figsize=(6.5, 4.2), layout="constrained")
+    figure, panel = plt.subplots(figsize=(8, 4.2), layout="constrained")
     for variant in variants:
         errors = errors_of(evaluations[variant.name])
         standard_error = np.std(errors, axis=1) / np.sqrt(errors.shape[1])
@@ -148,7 +148,7 @@ def _draw_robustness(variants, evaluations, levels, errors_of, label: str, log: 
     if log:
         panel.set(xscale="log", yscale="log")
     panel.grid(alpha=0.3)
-    panel.legend(fontsize=8)
+    panel.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1))
     return figure
 
 
