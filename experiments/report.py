@@ -1,4 +1,4 @@
-"""What an experiment reports: tables, JSON, and where and how it ran."""
+"""What an experiment reports: tables, figures, JSON, and where and how it ran."""
 
 import datetime
 import importlib.metadata
@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +50,38 @@ def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> 
         cells = [cell.rjust(width) if is_numeric else cell.ljust(width) for cell in cells]
         columns.append([cells[0], rule, *cells[1:]])
     return "\n".join(f"| {' | '.join(line)} |" for line in zip(*columns, strict=True))
+
+
+class Table(NamedTuple):
+    """A table of a run, the same in `metrics.json` (under "tables"), report.md and what is printed.
+
+    Attributes:
+        title: names it, once in a run; runs are compared table by table of one title.
+        note: what the columns mean, as plain Markdown (paragraphs and lists); may be empty.
+        headers: one text per column; no two alike.
+        rows: a label, then one cell per further column; numbers come formatted.
+    """
+
+    title: str
+    note: str
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str | int | float]]
+
+    def markdown(self) -> str:
+        """The headers and rows as `markdown_table`."""
+        return markdown_table(self.headers, self.rows)
+
+
+class Figure(NamedTuple):
+    """A figure of a run, listed in `metrics.json` under "figures".
+
+    Attributes:
+        path: relative to the run folder, with forward slashes.
+        caption: what it shows.
+    """
+
+    path: str
+    caption: str
 
 
 def write_json(path: Path, value: object) -> None:

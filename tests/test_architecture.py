@@ -42,6 +42,8 @@ FLOORS = {
     "flows.glow": 3,
     "training": 4,
     "export": 4,
+    "_export_loader": 4,
+    "_export_params": 4,
     "testing": 4,
     "": 5,  # unroll_jax/__init__.py, which only names what is public
 }
@@ -53,6 +55,8 @@ SAME_FLOOR = {
     ("_tree", "_types"),
     ("_unroll", "_scan"),
     ("certificates", "_confidence"),
+    ("export", "_export_loader"),
+    ("export", "_export_params"),
 }
 
 # These drive any algorithm, so they know none.

@@ -25,6 +25,8 @@ from unroll_jax.certificates import certify as certify
 # parts
 from unroll_jax import algorithms as algorithms
 from unroll_jax import constraints as constraints
+from unroll_jax import export as export
 from unroll_jax import objectives as objectives
 from unroll_jax import operators as operators
 from unroll_jax import prox as prox
+from unroll_jax import training as training

@@ -66,7 +66,7 @@ class Report(NamedTuple):
         violation: by name, `(num_layers,)`; `<= 0` is satisfied.
         multipliers: by name, `(num_layers,)`.
         gradient_norm: `()`, of the Lagrangian in the trained parameters.
-        is_finite: `()`, whether the loss, the violations and the gradient are.
+        is_finite: `()`, whether the loss, the violations, the gradient and the update are.
     """
 
     loss: Array
@@ -205,7 +205,7 @@ def primal_dual(
             violation=violation,
             multipliers=multipliers,
             gradient_norm=gradient_norm,
-            is_finite=_all_finite((loss, violation, gradient_norm)),
+            is_finite=_all_finite((loss, violation, gradient_norm, tree_norm(updates))),
         )
         model = nnx.merge(graph, params, rest)
         return PrimalDualState(model, multipliers, primal_state, dual_state, key, state.step + 1), report

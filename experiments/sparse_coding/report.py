@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.report import markdown_table
+from experiments.report import Figure, Table
 from experiments.sparse_coding.evaluation import Evaluation
 from experiments.sparse_coding.networks import VARIANTS, History
 from experiments.sparse_coding.problem import SparseCoding
@@ -38,58 +38,14 @@ class Results(NamedTuple):
     total_seconds: float
 
 
+def tables(results: Results) -> list[Table]:
+    """All tables of a run, the main one first."""
+    return [_networks_table(results), *_certificate_tables(results), _noise_table(results), _shift_table(results)]
+
+
 def summary(results: Results) -> str:
-    """The main table, one row per network."""
-    rate, percent = results.settings.rate, f"{100 * results.settings.confidence:g} %"
-    unit_noise = list(results.settings.noise_levels).index(1.0)
-    rows = []
-    for variant in VARIANTS:
-        found = results.evaluations[variant.name]
-        certificate = found.certificate
-        rows.append(
-            [
-                variant.name,
-                f"{10 * np.log10(found.nmse):.2f}",
-                f"{found.nmse:.4f}",
-                f"{np.max(certificate.mean_violation):+.4f}",
-                f"{np.sum(certificate.mean_violation > 0)}",
-                f"{np.sum(certificate.holds)}",
-                f"{100 * np.min(certificate.descent_frequency):.1f}",
-                f"{100 * np.min(certificate.descent_bound):.1f}",
-                f"{100 * certificate.monotone_frequency:.1f}",
-                f"{np.mean(found.noise_error[unit_noise]):.3g}",
-                f"{np.mean(found.shift_error[-1]) - np.mean(found.shift_error[0]):+.4f}",
-            ]
-        )
-    num_layers = results.settings.num_layers
-    table = markdown_table(
-        [
-            "network",
-            "NMSE dB",
-            "NMSE",
-            "worst viol.",
-            "violated",
-            "certified",
-            "desc. %",
-            "bound %",
-            "all %",
-            "noisy",
-            "shift",
-        ],
-        rows,
-    )
-    return f"""{table}
-
-On {len(results.problem.held_out.x)} held-out patches; distances are to the Lasso solution.
-
-- NMSE: E||y_L - y*||^2 / E||y*||^2 of the last layer.
-- worst viol.: the largest mean violation of a layer at rate {rate:g}.
-- violated, certified: of {num_layers} layers, those with a mean violation above 0, and those whose {percent} upper
-  bound of it is not.
-- desc. %: the share of patches that descend, at the layer where it is smallest; bound %: its {percent} lower bound.
-- all %: the share of patches that descend at every layer.
-- noisy: mean final distance under noise between the layers as large as the gradient.
-- shift: growth of the mean final distance under the strongest pixel noise ({results.shift_levels[-1]:g})."""
+    """The main table, one row per network, and what its columns mean."""
+    return _with_note(_networks_table(results))
 
 
 def markdown(results: Results, figure_paths: Sequence[Path], folder: Path) -> str:
@@ -98,7 +54,7 @@ def markdown(results: Results, figure_paths: Sequence[Path], folder: Path) -> st
     num_pixels, num_atoms = problem.task.dictionary.matrix.shape
     where = results.environment
     unit = "mean 0 and norm 1 each" if settings.normalize else f"divided by {problem.unit:.4g}, their mean norm"
-    percent = f"{100 * settings.confidence:g} %"
+    main, *certificates, noise, shift = tables(results)
     parts = [
         "# LISTA under descent constraints",
         f"""`{_shell(results)}`, {where["date_utc"]}, {results.total_seconds:.0f} s on {where["device_kind"]}
@@ -109,30 +65,18 @@ Dictionary of {num_atoms} unit-norm atoms, l1 weight {problem.task.l1_weight:.4g
 largest relative duality gap {problem.label_gap:.1e}. {settings.num_layers} layers,
 {settings.num_steps} training steps of {settings.batch_size} patches. The last step's network is
 reported; none is chosen on held-out patches.""",
-        "## Networks",
-        summary(results),
+        f"## {main.title}",
+        _with_note(main),
         "## Certificates of descent",
-        f"""Per layer, from held-out patches: the mean violation of E d_l <= {1 - settings.rate:g} E d_(l-1)
-with its upper bound (by betting; d saturated at its largest value on training patches), and the
-share of descending patches with its Clopper-Pearson lower bound, each at
-{percent}. Patches of one image or tile are not independent, so the bounds speak of
-further patches from the held-out images or tiles.""",
+        certificates[0].note,
     ]
-    for variant in VARIANTS:
-        parts += [f"### {variant.name}", _certificate_table(results.evaluations[variant.name])]
-    parts += [
-        "## Noise between the layers",
-        """Mean final distance under Gaussian noise of this size relative to the gradient's norm; in brackets,
-in %, the share of patches that descend at the layer where it is smallest.""",
-        _noise_table(results),
-        "## Shifted data",
-        """Growth of the mean final distance over the clean patches', on patches with pixel noise of this
-standard deviation; ± two standard errors of the difference, patch by patch.""",
-        _shift_table(results),
-        "## Figures",
-    ]
-    for path in figure_paths:
-        parts += [_CAPTIONS[path.stem], f"![{path.stem}]({path.relative_to(folder).as_posix()})"]
+    for variant, table in zip(VARIANTS, certificates, strict=True):
+        parts += [f"### {variant.name}", table.markdown()]
+    for table in (noise, shift):
+        parts += [f"## {table.title}", table.note, table.markdown()]
+    parts.append("## Figures")
+    for figure in _figures(figure_paths, folder):
+        parts += [figure.caption, f"![{Path(figure.path).stem}]({figure.path})"]
     parts += [
         "## Files",
         """`metrics.json` holds every number above with settings and versions; `solvers/*.npz` the trained
@@ -141,10 +85,13 @@ parameters, stacked by layer (`LISTAParams` of `unroll_jax.algorithms`), and the
     return "\n\n".join(parts) + "\n"
 
 
-def metrics(results: Results) -> dict[str, Any]:
-    """All numbers of a run, for `write_json`."""
+def metrics(results: Results, figure_paths: Sequence[Path] = (), folder: Path = Path()) -> dict[str, Any]:
+    """All numbers of a run, with its tables and figures (paths relative to `folder`), for `write_json`."""
     problem = results.problem
     return {
+        "experiment": "sparse-coding",
+        "tables": tables(results),
+        "figures": _figures(figure_paths, folder),
         "command": results.command,
         "settings": vars(results.settings),
         "environment": results.environment,
@@ -189,25 +136,82 @@ def _network_metrics(found: Evaluation, history: History, seconds: float) -> dic
     }
 
 
-def _certificate_table(found: Evaluation) -> str:
-    certificate = found.certificate
-    rows = [
-        [
-            layer + 1,
-            f"{certificate.mean_value[layer + 1]:.4f}",
-            f"{certificate.mean_violation[layer]:+.4f}",
-            f"{certificate.violation_bound[layer]:+.4f}",
-            "yes" if certificate.holds[layer] else "no",
-            f"{100 * certificate.descent_frequency[layer]:.1f}",
-            f"{100 * certificate.descent_bound[layer]:.1f}",
-        ]
-        for layer in range(len(certificate.holds))
+def _networks_table(results: Results) -> Table:
+    settings, num_layers, percent = results.settings, results.settings.num_layers, _percent(results)
+    unit_noise = list(settings.noise_levels).index(1.0)
+    headers = [
+        "network",
+        "NMSE dB",
+        "NMSE",
+        "worst viol.",
+        "violated",
+        "certified",
+        "desc. %",
+        "bound %",
+        "all %",
+        "noisy",
+        "shift",
     ]
+    rows = []
+    for variant in VARIANTS:
+        found = results.evaluations[variant.name]
+        certificate = found.certificate
+        rows.append(
+            [
+                variant.name,
+                f"{10 * np.log10(found.nmse):.2f}",
+                f"{found.nmse:.4f}",
+                f"{np.max(certificate.mean_violation):+.4f}",
+                f"{np.sum(certificate.mean_violation > 0)}",
+                f"{np.sum(certificate.holds)}",
+                f"{100 * np.min(certificate.descent_frequency):.1f}",
+                f"{100 * np.min(certificate.descent_bound):.1f}",
+                f"{100 * certificate.monotone_frequency:.1f}",
+                f"{np.mean(found.noise_error[unit_noise]):.3g}",
+                f"{np.mean(found.shift_error[-1]) - np.mean(found.shift_error[0]):+.4f}",
+            ]
+        )
+    note = f"""On {len(results.problem.held_out.x)} held-out patches; distances are to the Lasso solution.
+
+- NMSE: E||y_L - y*||^2 / E||y*||^2 of the last layer.
+- worst viol.: the largest mean violation of a layer at rate {settings.rate:g}.
+- violated, certified: of {num_layers} layers, those with a mean violation above 0, and those whose {percent} upper
+  bound of it is not.
+- desc. %: the share of patches that descend, at the layer where it is smallest; bound %: its {percent} lower bound.
+- all %: the share of patches that descend at every layer.
+- noisy: mean final distance under noise between the layers as large as the gradient.
+- shift: growth of the mean final distance under the strongest pixel noise ({results.shift_levels[-1]:g})."""
+    return Table("Networks", note, headers, rows)
+
+
+def _certificate_tables(results: Results) -> list[Table]:
+    """One per network, all with the same note."""
+    note = f"""Per layer, from held-out patches: the mean violation of E d_l <= {1 - results.settings.rate:g} E d_(l-1)
+with its upper bound (by betting; d saturated at its largest value on training patches), and the
+share of descending patches with its Clopper-Pearson lower bound, each at
+{_percent(results)}. Patches of one image or tile are not independent, so the bounds speak of
+further patches from the held-out images or tiles."""
     headers = ["layer", "mean distance", "mean violation", "bound", "holds", "descending %", "bound %"]
-    return markdown_table(headers, rows)
+    made = []
+    for variant in VARIANTS:
+        certificate = results.evaluations[variant.name].certificate
+        rows = [
+            [
+                layer + 1,
+                f"{certificate.mean_value[layer + 1]:.4f}",
+                f"{certificate.mean_violation[layer]:+.4f}",
+                f"{certificate.violation_bound[layer]:+.4f}",
+                "yes" if certificate.holds[layer] else "no",
+                f"{100 * certificate.descent_frequency[layer]:.1f}",
+                f"{100 * certificate.descent_bound[layer]:.1f}",
+            ]
+            for layer in range(len(certificate.holds))
+        ]
+        made.append(Table(f"Certificate of descent: {variant.name}", note, headers, rows))
+    return made
 
 
-def _noise_table(results: Results) -> str:
+def _noise_table(results: Results) -> Table:
     rows = []
     for variant in VARIANTS:
         found = results.evaluations[variant.name]
@@ -216,10 +220,13 @@ def _noise_table(results: Results) -> str:
             for error, descent in zip(found.noise_error, found.noise_descent, strict=True)
         ]
         rows.append([variant.name, *cells])
-    return markdown_table(["network", *(f"{level:g}" for level in results.settings.noise_levels)], rows)
+    note = """Mean final distance under Gaussian noise of this size relative to the gradient's norm; in brackets,
+in %, the share of patches that descend at the layer where it is smallest."""
+    headers = ["network", *(f"{level:g}" for level in results.settings.noise_levels)]
+    return Table("Noise between the layers", note, headers, rows)
 
 
-def _shift_table(results: Results) -> str:
+def _shift_table(results: Results) -> Table:
     rows = []
     for variant in VARIANTS:
         errors = results.evaluations[variant.name].shift_error
@@ -227,7 +234,21 @@ def _shift_table(results: Results) -> str:
         error = 2 * np.std(growth, axis=1) / np.sqrt(growth.shape[1])
         cells = [f"{mean:+.4f} ± {e:.4f}" for mean, e in zip(np.mean(growth, axis=1), error, strict=True)]
         rows.append([variant.name, *cells])
-    return markdown_table(["network", *(f"{level:g}" for level in results.shift_levels[1:])], rows)
+    note = """Growth of the mean final distance over the clean patches', on patches with pixel noise of this
+standard deviation; ± two standard errors of the difference, patch by patch."""
+    return Table("Shifted data", note, ["network", *(f"{level:g}" for level in results.shift_levels[1:])], rows)
+
+
+def _figures(paths: Sequence[Path], folder: Path) -> list[Figure]:
+    return [Figure(path.relative_to(folder).as_posix(), _CAPTIONS[path.stem]) for path in paths]
+
+
+def _with_note(table: Table) -> str:
+    return f"{table.markdown()}\n\n{table.note}"
+
+
+def _percent(results: Results) -> str:
+    return f"{100 * results.settings.confidence:g} %"
 
 
 def _shell(results: Results) -> str:
