@@ -892,3 +892,88 @@ def test_errors_of_the_step_keep_their_type():
 
     with pytest.raises(KeyError, match="own"):
         uj.unroll(uj.Algorithm(AFFINE.init, step), NUM_LAYERS, LAYER)(PROBLEM)
+
+
+# --- mixed precision ---
+
+
+def lista_setup(compute_dtype):
+    rng = np.random.default_rng(0)
+    operator = uj.operators.Dense(jnp.asarray(rng.standard_normal((12, 16)) / 4, jnp.float32))
+    params = uj.algorithms.lista_params(operator, l1_weight=0.05)
+    network = uj.unroll(uj.algorithms.lista(), 8, params, compute_dtype=compute_dtype)
+    problem = uj.objectives.LeastSquares(operator, jnp.asarray(rng.standard_normal(12), jnp.float32))
+    return network, problem
+
+
+def test_mixed_precision_computes_low_and_keeps_parameters_states_and_records_full():
+    seen = []
+
+    def step(params, state, problem):
+        seen.append((params["a"].dtype, state.dtype, problem.dtype))
+        # a constant of full precision must not raise the state
+        return params["a"] * state + problem * jnp.float32(0.5)
+
+    def record(state):
+        seen.append(state.dtype)
+        return state
+
+    algorithm = uj.Algorithm(init=lambda problem: jnp.zeros_like(problem), step=step)
+    network = uj.unroll(algorithm, 3, {"a": jnp.float32(0.3)}, compute_dtype=jnp.bfloat16)
+    problem = jnp.ones(4, jnp.float32)
+    trajectory = network.trajectory(problem, record=record)
+    assert set(seen) == {(jnp.bfloat16,) * 3, jnp.dtype("float32")}
+    assert trajectory.dtype == network(problem).dtype == jnp.float32
+    assert network.params["a"][...].dtype == jnp.float32
+    gradient = jax.grad(lambda network: jnp.sum(network(problem)))(network)
+    assert gradient.params["a"][...].dtype == jnp.float32
+    # bfloat16 has 8 bits
+    full = uj.unroll(algorithm, 3, {"a": jnp.float32(0.3)}).trajectory(problem)
+    error = jnp.max(jnp.abs(trajectory - full))
+    assert 0 < error < 0.01
+
+
+@pytest.mark.parametrize("compute_dtype", [jnp.bfloat16, jnp.float16, "float16"])
+def test_mixed_precision_of_lista_agrees_to_its_precision(compute_dtype):
+    network, problem = lista_setup(compute_dtype)
+    full, _ = lista_setup(None)
+    close = {"bfloat16": 0.05, "float16": 0.01}[jnp.dtype(compute_dtype).name]
+    got = network.trajectory(problem, record=lambda state: state.x)
+    want = full.trajectory(problem, record=lambda state: state.x)
+    assert jnp.linalg.norm(got - want) < close * jnp.linalg.norm(want)
+    assert network.with_algorithm(uj.algorithms.lista()).compute_dtype == jnp.dtype(compute_dtype)
+
+
+def test_mixed_precision_leaves_integers_keys_and_complex_numbers_alone():
+    def init(problem):
+        return {"z": problem["z"], "key": problem["key"], "count": jnp.int32(0), "x": jnp.float32(0)}
+
+    def step(params, state, problem):
+        assert params.dtype == state["x"].dtype == jnp.bfloat16 and problem["z"].dtype == jnp.complex64
+        z = state["z"] * jnp.complex64(0.5)
+        key = jax.random.split(state["key"])[0]
+        return {"z": z, "key": key, "count": state["count"] + 1, "x": state["x"] + params}
+
+    network = uj.unroll(uj.Algorithm(init, step), 3, jnp.float32(1), compute_dtype=jnp.bfloat16)
+    final = network({"z": jnp.complex64(1 + 1j), "key": jax.random.key(0)})
+    assert final["z"] == 0.125 + 0.125j and final["count"] == 3
+    assert final["x"].dtype == jnp.float32 and final["x"] == 3
+
+
+def test_prepare_works_in_full_precision():
+    def prepare(params, problem):
+        assert params.dtype == problem.dtype == jnp.float32
+        return params / 3
+
+    algorithm = uj.Algorithm(init=lambda problem: problem, step=lambda params, state, problem: params * state)
+    network = uj.unroll(algorithm, 2, jnp.float32(1), prepare=prepare, compute_dtype=jnp.bfloat16, layer_axes=None)
+    assert network(jnp.float32(9)) == pytest.approx(1, rel=0.02)
+
+
+@pytest.mark.parametrize("compute_dtype", [jnp.int32, "half", jnp.complex64, 16])
+def test_mixed_precision_takes_floating_types_only(compute_dtype):
+    if compute_dtype == "half":  # a name of float16
+        assert lista_setup(compute_dtype)[0].compute_dtype == jnp.float16
+        return
+    with pytest.raises(ValueError, match="`compute_dtype` must be a floating-point type such as jnp.bfloat16"):
+        lista_setup(compute_dtype)

@@ -35,6 +35,16 @@ def check_count(name: str, value: Any) -> None:
         raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
 
 
+def check_floating(name: str, dtype: Any) -> None:
+    """Raise unless `dtype` is None or a real floating-point type."""
+    try:
+        is_right = dtype is None or jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+    except TypeError:
+        is_right = False
+    if not is_right:
+        raise ValueError(f"`{name}` must be a floating-point type such as jnp.bfloat16, or None, got {dtype!r}.")
+
+
 def _is_wrong(condition: Callable[[], Any]) -> bool:
     try:
         with jax.ensure_compile_time_eval():  # a known value inside a traced function is known all the same

@@ -49,3 +49,25 @@ def strong_type(leaf: Any) -> Array:
     array = jnp.asarray(leaf)
     # arrays of random keys have no weak types
     return jax.lax.convert_element_type(array, array.dtype) if getattr(array, "weak_type", False) else array
+
+
+def lower(tree: PyTree, dtype: Any) -> PyTree:
+    """`tree` with its real floating-point arrays in `dtype`; other leaves as they are."""
+
+    def convert(leaf: Any) -> Any:
+        is_real = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
+        return jnp.asarray(leaf, dtype) if is_real else leaf
+
+    return jax.tree.map(convert, tree)
+
+
+def cast_like(tree: PyTree, like: PyTree) -> PyTree:
+    """`tree` with its real floating-point arrays in the dtypes of `like`; a tree of another structure as it is."""
+    if jax.tree.structure(tree) != jax.tree.structure(like):
+        return tree
+
+    def convert(leaf: Any, target: Any) -> Any:
+        are_real = all(jnp.issubdtype(jnp.result_type(a), jnp.floating) for a in (leaf, target))
+        return jnp.asarray(leaf, target.dtype) if are_real else leaf
+
+    return jax.tree.map(convert, tree, like)

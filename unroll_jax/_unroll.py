@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from unroll_jax._checks import check_count
+from unroll_jax._checks import check_count, check_floating
 from unroll_jax._scan import Remat, axes_of_leaves, check_stacked, scan_layers
-from unroll_jax._tree import strong_type
+from unroll_jax._tree import cast_like, lower, strong_type
 from unroll_jax._types import Algorithm, Params, Problem, PyTree, State
 
 Prepare: TypeAlias = Callable[[Params, Problem], Params]
@@ -34,6 +34,9 @@ class Unrolled(nnx.Module):
         prepare: `(params, problem) -> params`, run once before the scan on one layer's parameters, and mapped over
             the layers that have their own: for feasible parameters, filter normalization, noise-level scaling.
         remat: as in `scan_layers`.
+        compute_dtype: what the layers compute in, such as `jnp.bfloat16`; by default what params and problems have.
+            Parameters stay what they are, `prepare` and `record` work in full precision, and states come back in it:
+            so losses, constraints and multipliers keep float32. Complex numbers are not lowered.
     """
 
     def __init__(
@@ -45,12 +48,15 @@ class Unrolled(nnx.Module):
         layer_axes: PyTree = 0,
         prepare: Prepare | None = None,
         remat: Remat = None,
+        compute_dtype: Any = None,
     ):
         check_count("num_layers", num_layers)
+        check_floating("compute_dtype", compute_dtype)
         self.algorithm = algorithm
         self.num_layers = num_layers
         self.prepare = prepare
         self.remat: Remat = remat
+        self.compute_dtype = None if compute_dtype is None else jnp.dtype(compute_dtype)
         # a static attribute must hash, so the prefix tree is kept as one axis per leaf
         self._axes = axes_of_leaves(_unwrap(params), layer_axes)
         check_stacked(_unwrap(params), self._axes, num_layers)
@@ -75,6 +81,7 @@ class Unrolled(nnx.Module):
             layer_axes=structure.unflatten(self._axes),
             prepare=self.prepare,
             remat=self.remat,
+            compute_dtype=self.compute_dtype,
         )
 
     def _run(self, problem: Problem, record: Callable[[State], PyTree] | None) -> tuple[State, State, PyTree]:
@@ -86,17 +93,21 @@ class Unrolled(nnx.Module):
             else:
                 params, axes = jax.vmap(self.prepare, in_axes=(axes, None))(params, problem), 0
         start = jax.tree.map(strong_type, self.algorithm.init(problem))
+        step, first = self.algorithm.step, start
+        if self.compute_dtype is not None:
+            params, first, problem = lower((params, start, problem), self.compute_dtype)
+            step, record = _between_precisions(step, record, low=first, full=start)
         final, records = scan_layers(
-            self.algorithm.step,
+            step,
             params,
-            start,
+            first,
             problem,
             num_layers=self.num_layers,
             layer_axes=axes,
             record=record,
             remat=self.remat,
         )
-        return start, final, records
+        return start, cast_like(final, start), records
 
 
 def unroll(
@@ -107,6 +118,7 @@ def unroll(
     layer_axes: PyTree = 0,
     prepare: Prepare | None = None,
     remat: Remat = None,
+    compute_dtype: Any = None,
 ) -> Unrolled:
     """The first `num_layers` iterations of `algorithm` as a network whose layers all start from `params`.
 
@@ -118,6 +130,7 @@ def unroll(
         layer_axes: as in `scan_layers`.
         prepare: as in `Unrolled`.
         remat: as in `scan_layers`.
+        compute_dtype: as in `Unrolled`.
 
     >>> halving = Algorithm(init=lambda problem: problem, step=lambda params, state, problem: params * state)
     >>> network = unroll(halving, 3, jnp.array(0.5))
@@ -133,7 +146,31 @@ def unroll(
             for leaf, axis in zip(leaves, axes, strict=True)
         ]
     )
-    return Unrolled(algorithm, num_layers, stacked, layer_axes=layer_axes, prepare=prepare, remat=remat)
+    return Unrolled(
+        algorithm,
+        num_layers,
+        stacked,
+        layer_axes=layer_axes,
+        prepare=prepare,
+        remat=remat,
+        compute_dtype=compute_dtype,
+    )
+
+
+def _between_precisions(
+    step: Callable[[Params, State, Problem], State],
+    record: Callable[[State], PyTree] | None,
+    *,
+    low: State,
+    full: State,
+) -> tuple[Callable[[Params, State, Problem], State], Callable[[State], PyTree] | None]:
+    """`step` that returns states in the dtypes of `low`, and `record` that sees them in those of `full`."""
+
+    def low_step(params: Params, state: State, problem: Problem) -> State:
+        # a constant of full precision inside the step would raise the state's
+        return cast_like(step(params, state, problem), low)
+
+    return low_step, None if record is None else lambda state: record(cast_like(state, full))
 
 
 def _wrap(params: Params) -> Params:

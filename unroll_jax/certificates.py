@@ -22,7 +22,9 @@ class Certificate(NamedTuple):
     frequencies and their bounds speak of the values as they came.
 
     Attributes:
-        rate, confidence, value_bound: as given.
+        rate: as given.
+        confidence: as given.
+        value_bound: as given.
         num_samples: how many there were.
         is_rigorous: whether `violation_bound` is valid at every sample size (with a `value_bound`), or only
             as the samples grow in number.
