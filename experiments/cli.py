@@ -5,33 +5,45 @@ from collections.abc import Sequence
 
 import tyro
 
+from experiments.comparison import ReportCommand
+from experiments.config import expand
 from experiments.sparse_coding import SparseCodingCommand
 
+COMMANDS = {"sparse-coding": SparseCodingCommand, "report": ReportCommand}
+
 # what the user can mend: told in one line, without a traceback
-_USER_ERRORS = (
-    ValueError,
-    FileNotFoundError,
-    FileExistsError,
-    ModuleNotFoundError,
-    OSError,
-    FloatingPointError,
-)
+_USER_ERRORS = (ValueError, ModuleNotFoundError, OSError, FloatingPointError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the experiment that `arguments` (by default the command line's) name; the exit status."""
-    command = tyro.extras.subcommand_cli_from_dict(
-        {"sparse-coding": SparseCodingCommand},
-        prog="python -m experiments",
-        description="Experiments of unroll_jax. Each writes a run folder with report.md, metrics.json and figures.",
-        args=arguments,
-    )
+    """Run the command that `arguments` (by default the command line's) name.
+
+    Returns:
+        The exit status: 0, 1 for what the user can mend, 2 for options that do not exist, 130 after Ctrl-C.
+    """
     try:
+        command = tyro.extras.subcommand_cli_from_dict(
+            COMMANDS,
+            prog="python -m experiments",
+            description=(
+                "Experiments of unroll_jax, each of which writes a run folder (report.md, metrics.json, figures), and "
+                "`report`, which compares runs."
+            ),
+            args=expand(sys.argv[1:] if arguments is None else arguments, COMMANDS),
+        )
         command.run()
     except _USER_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}", *_notes(error), sep="\n", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("interrupted: nothing was written", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print("interrupted", *_notes(error), sep="\n", file=sys.stderr)
         return 130
+    except SystemExit as stop:  # SIGTERM too
+        if _notes(stop):
+            print("stopped", *_notes(stop), sep="\n", file=sys.stderr)
+        raise
     return 0
+
+
+def _notes(error: BaseException) -> list[str]:
+    return getattr(error, "__notes__", [])

@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all: run folders, and arrays."""
+"""Files that appear complete or not at all, and run folders that can be taken up again."""
 
 import contextlib
 import datetime
@@ -6,56 +6,66 @@ import itertools
 import os
 import shutil
 import uuid
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
+CONFIG, METRICS, WORK = "config.json", "metrics.json", "work"
 
 
 @contextlib.contextmanager
-def run_folder(path: Path) -> Iterator[Path]:
-    """A folder to write into, which becomes `path` when the block ends without an exception.
+def run_folder(path: Path, *, is_resumed: bool = False) -> Iterator[Path]:
+    """The folder of a run, to write results into; `work/` in it holds what is needed only until the run is finished.
 
-    Until then it is a hidden sibling, `.NAME.*.partial`; after an exception it is gone. So `path` never holds
-    half a run, nor files of two.
+    A run is finished once it has `metrics.json`, which is to be written last; then `work/` is removed. After an
+    exception the folder stays if there is something in `work/` to go on with, which a note on the exception says; else
+    it is gone.
 
     Args:
-        path: must not exist, or be an empty folder; missing parents are made.
+        path: of a new run: it must not exist, or be an empty folder; missing parents are made.
+        is_resumed: whether `path` is a run to go on with.
 
     Raises:
-        FileExistsError: before the block runs, where `path` holds something.
-        OSError: before the block runs, where the folder cannot be made; after it, where `path` was taken
-            meanwhile: the results then stay in the hidden folder.
+        FileExistsError: before the block runs, where `path` holds something, or the run is finished.
+        FileNotFoundError: before the block runs, where there is no run to resume.
+        OSError: before the block runs, where the folder cannot be made.
     """
     path = path.resolve()
-    partial = _hidden_sibling(path)
+    existed = path.exists()
+    if is_resumed:
+        _check_unfinished(path)
+    else:
+        _make_new(path)
+    try:
+        yield path
+    except BaseException as error:
+        if any(path.joinpath(WORK).iterdir()):
+            error.add_note(f"The run so far lies in {path}; `--resume {path}` goes on with it.")
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+            if existed and not is_resumed:
+                path.mkdir()
+        raise
+    shutil.rmtree(path / WORK)
+
+
+def _check_unfinished(path: Path) -> None:
+    if not (path / CONFIG).is_file():
+        raise FileNotFoundError(f"`--resume` {path} is no run: it has no {CONFIG}. Give the folder of a run.")
+    if (path / METRICS).exists():
+        raise FileExistsError(f"`--resume` {path} is a finished run. Its results are in {path / 'report.md'}.")
+    (path / WORK).mkdir(exist_ok=True)
+
+
+def _make_new(path: Path) -> None:
     try:
         is_taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
-        is_mount = path.is_mount()
-        if not (is_taken or is_mount):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial.mkdir()
+        if not is_taken:
+            path.joinpath(WORK).mkdir(parents=True)
     except OSError as error:
         raise OSError(f"`--out` {path} cannot be written ({error}). Choose another folder.") from error
     if is_taken:
-        raise FileExistsError(f"`--out` {path} exists and is not an empty folder. Choose another, or remove it.")
-    if is_mount:
-        raise OSError(f"`--out` {path} is a mount point, which cannot be replaced. Choose a folder inside it.")
-    try:
-        yield partial
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    try:
-        if path.is_dir():
-            path.rmdir()  # empty, or else this fails
-        partial.rename(path)
-    except OSError as error:
-        raise OSError(f"`--out` {path} cannot be written ({error}). The results lie in {partial}.") from error
+        hint = " or go on with it by --resume" if (path / CONFIG).is_file() and not (path / METRICS).exists() else ""
+        raise FileExistsError(f"`--out` {path} exists and is not an empty folder. Choose another{hint}, or remove it.")
 
 
 def default_run_path(name: str) -> Path:
@@ -65,85 +75,12 @@ def default_run_path(name: str) -> Path:
     return next(path for path in itertools.chain([first], numbered) if not path.exists())
 
 
-def save_arrays(path: Path, tree: Any) -> None:
-    """The leaves of a pytree written to `path` as .npz, named by their key paths (`jax.tree_util.keystr`).
-
-    The file appears complete or not at all.
-
-    Raises:
-        ValueError: for a leaf whose dtype is not NumPy's own, such as bfloat16 and random keys.
-    """
-    arrays: dict[str, Any] = {name: _storable(name, leaf) for name, leaf in _named_leaves(tree)}
-    with replacing(path) as partial, partial.open("wb") as file:
-        np.savez(file, **arrays)
-
-
-def load_arrays(path: Path, like: Any) -> Any:
-    """The pytree that `save_arrays` wrote to `path`, in the structure of `like`.
-
-    Args:
-        path: the file.
-        like: a pytree of the structure, shapes and dtypes expected, such as `jax.eval_shape` returns. NumPy
-            arrays and Python numbers in it come back as such, all other leaves as jax arrays.
-
-    Raises:
-        FileNotFoundError: where there is no file.
-        ValueError: for a damaged file, and for names, shapes or dtypes other than those of `like`.
-    """
-    try:
-        with zipfile.ZipFile(path):  # np.load takes any other file for a pickle
-            pass
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = dict(archive)
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
-        raise ValueError(f"`path` {path} is no complete .npz file ({error}). Write it again.") from error
-    leaves = _named_leaves(like)
-    names = [name for name, _ in leaves]
-    if arrays.keys() != set(names):
-        missing, unknown = sorted(set(names) - arrays.keys()), sorted(arrays.keys() - set(names))
-        raise ValueError(f"`path` {path} does not fit `like`: it lacks {missing} and has {unknown} that `like` lacks.")
-    restored = [_restore(path, name, leaf, arrays[name]) for name, leaf in leaves]
-    return jax.tree.unflatten(jax.tree.structure(like), restored)
-
-
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A sibling of `path` to write, which takes its place when the block ends without an exception."""
-    partial = _hidden_sibling(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.partial")
     try:
         yield partial
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _hidden_sibling(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.partial")
-
-
-def _named_leaves(tree: Any) -> list[tuple[str, Any]]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return [(jax.tree_util.keystr(path) or "tree", leaf) for path, leaf in leaves]
-
-
-def _storable(name: str, leaf: Any) -> np.ndarray:
-    dtype = getattr(leaf, "dtype", None) or np.asarray(leaf).dtype
-    # any other kind would need pickle, or come back as raw bytes
-    if getattr(dtype, "kind", None) not in set("biufc"):
-        raise ValueError(
-            f"`tree` must have numbers of a NumPy dtype as leaves, got {dtype} at {name}. "
-            "Cast bfloat16 to float32; take jax.random.key_data of keys."
-        )
-    return np.asarray(leaf)
-
-
-def _restore(path: Path, name: str, leaf: Any, array: np.ndarray) -> Any:
-    expected = leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
-    if (array.shape, array.dtype) != (expected.shape, expected.dtype):
-        raise ValueError(
-            f"`path` {path} does not fit `like`: {name} has shape {array.shape} and dtype {array.dtype}, "
-            f"`like` has {expected.shape} and {expected.dtype}."
-        )
-    if isinstance(leaf, bool | int | float | complex) and not isinstance(leaf, np.generic):
-        return array.item()
-    return array if isinstance(leaf, np.ndarray | np.generic) else jnp.asarray(array)

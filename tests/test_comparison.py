@@ -532,7 +532,7 @@ def results():
     # one untrained network in the place of all
     network = networks.make_network(problem.task, settings, networks.VARIANTS[0], seed=0)
     found = evaluation.evaluate(network, problem, settings, shifts)
-    history = networks.History(loss=np.ones(3), violation={}, multipliers={})
+    history = networks.History(np.arange(3), np.ones(3), violation={}, multipliers={}, seconds=1.0)
     names = [variant.name for variant in networks.VARIANTS]
     return sparse_coding_report.Results(
         command={"seed": 0, "out": None},
@@ -543,7 +543,6 @@ def results():
         evaluations=dict.fromkeys(names, found),
         histories=dict.fromkeys(names, history),
         shift_levels=[shift.level for shift in shifts],
-        seconds=dict.fromkeys(names, 1.0),
         total_seconds=2.0,
     )
 

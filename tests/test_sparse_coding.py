@@ -1,7 +1,11 @@
 """The sparse coding experiment, end to end at a small size, and its parts."""
 
+import contextlib
 import dataclasses
+import io
 import json
+import os
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +15,6 @@ from PIL import Image as PillowImage
 
 import unroll_jax as uj
 from experiments import cli, data
-from experiments.files import load_arrays
 from experiments.sparse_coding import evaluation, networks
 from experiments.sparse_coding import problem as problems
 from experiments.sparse_coding.settings import PRESETS, QUICK
@@ -26,6 +29,7 @@ TINY = dataclasses.replace(
     num_steps=30,
     batch_size=32,
     steps_per_dispatch=7,
+    checkpoint_every=10,
     noise_levels=(0.1, 1.0),
     shift_levels=(0.1, 0.5),
     num_shifted=50,
@@ -45,6 +49,16 @@ def problem(photographs):
 @pytest.fixture
 def tiny(monkeypatch):
     monkeypatch.setitem(PRESETS, "quick", TINY)
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    """The folder of a run with seed 3, and what it printed."""
+    out, printed = tmp_path_factory.mktemp("sparse-coding") / "run", io.StringIO()
+    with pytest.MonkeyPatch.context() as patched, contextlib.redirect_stdout(printed):
+        patched.setitem(PRESETS, "quick", TINY)
+        assert cli.main(["sparse-coding", "--out", str(out), "--seed", "3"]) == 0
+    return out, printed.getvalue()
 
 
 @pytest.fixture
@@ -113,21 +127,23 @@ def test_classical_network_starts_as_ista(problem):
             np.testing.assert_allclose(code, state.x, atol=1e-5)
 
 
-def test_training_lowers_the_loss_and_is_repeatable(problem):
+def test_training_lowers_the_loss_and_is_repeatable(problem, tmp_path):
     variant = networks.VARIANTS[0]
-    first, history = networks.train(problem, TINY, variant, seed=0)
-    second, _ = networks.train(problem, TINY, variant, seed=0)
-    assert history.loss.shape == (TINY.num_steps,)
-    assert np.mean(history.loss[-5:]) < np.mean(history.loss[:5])
+    first, history = networks.train(problem, TINY, variant, 0, tmp_path / "first")
+    second, _ = networks.train(problem, TINY, variant, 0, tmp_path / "second")
+    # dispatches of 7 steps, and a checkpoint every 10
+    assert history.step.tolist() == [7, 10, 14, 20, 21, 28, 30]
+    assert history.loss.shape == history.step.shape and history.seconds > 0
+    assert np.mean(history.loss[-2:]) < np.mean(history.loss[:2])
     for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-def test_constrained_variant_reports_both_constraints_and_moves_multipliers(problem):
+def test_constrained_variant_reports_both_constraints_and_moves_multipliers(problem, tmp_path):
     variant = next(v for v in networks.VARIANTS if v.constraints == "tail")
-    _, history = networks.train(problem, TINY, variant, seed=0)
+    _, history = networks.train(problem, TINY, variant, 0, tmp_path)
     assert set(history.violation) == set(history.multipliers) == {"mean", "tail"}
-    assert history.multipliers["mean"].shape == (TINY.num_steps, TINY.num_layers)
+    assert history.multipliers["mean"].shape == (7, TINY.num_layers)
     assert np.max(history.multipliers["mean"]) > 0
 
 
@@ -155,10 +171,8 @@ def test_shifted_patches_have_labels_of_their_own(problem):
         assert jnp.max(jnp.abs(shift.examples.y - clean.examples.y)) > 0.01
 
 
-def test_the_command_writes_a_complete_run_folder(tiny, tmp_path, capsys):
-    out = tmp_path / "run"
-    assert cli.main(["sparse-coding", "--out", str(out)]) == 0
-    printed = capsys.readouterr().out
+def test_the_command_writes_a_complete_run_folder(finished_run, tiny, capsys):
+    out, printed = finished_run
     assert "descent-tail" in printed and "NMSE dB" in printed
     metrics = json.loads((out / "metrics.json").read_text())
     assert set(metrics["networks"]) == {variant.name for variant in networks.VARIANTS}
@@ -169,6 +183,10 @@ def test_the_command_writes_a_complete_run_folder(tiny, tmp_path, capsys):
         "descent.png", "distance.png", "multipliers.png", "noise.png", "objective.png", "shift.png", "sparsity.png"
     ]  # fmt: skip
     assert all(f"figures/{name}" in report for name in figures)
+    assert [figure["path"] for figure in metrics["figures"]] and len(metrics["figures"]) == len(figures)
+    assert sorted(path.name for path in out.iterdir()) == [
+        "config.json", "figures", "metrics.json", "report.md", "solvers", "training"
+    ]  # fmt: skip
 
     # a stranger can load a trained solver
     like = jax.eval_shape(
@@ -178,8 +196,19 @@ def test_the_command_writes_a_complete_run_folder(tiny, tmp_path, capsys):
             ).params
         )
     )
-    params = load_arrays(out / "solvers" / "descent-tail.npz", like)
-    assert uj.Unrolled(uj.algorithms.lista(), 3, params).num_layers == 3
+    params = uj.export.load_params(out / "solvers" / "descent-tail.npz", like)
+    network = uj.Unrolled(uj.algorithms.lista(), 3, params)
+
+    # or take it as one file that needs no more than jax
+    solver = uj.export.load(out / "solvers" / "descent-tail.zip")
+    matrix = uj.export.load_params(
+        out / "solvers" / "dictionary.npz", {"matrix": jax.ShapeDtypeStruct((16, 19), jnp.float32)}
+    )["matrix"]
+    x = np.random.default_rng(0).standard_normal((5, 16)).astype(np.float32)
+    codes = jax.vmap(lambda x: network(uj.objectives.LeastSquares(uj.operators.Dense(matrix), x)).x)(x)
+    np.testing.assert_allclose(solver(x), codes, atol=1e-6)
+    certified = metrics["networks"]["descent-tail"]["certificate"]["mean_violation"]
+    np.testing.assert_allclose(solver.metadata["user"]["certificate"]["mean_violation"], certified, rtol=1e-5)
 
     # and a second run into the same folder leaves it alone
     assert cli.main(["sparse-coding", "--out", str(out)]) == 1
@@ -231,20 +260,77 @@ def test_flat_images_are_refused(tiny, tmp_path, capsys):
     assert "flat" in capsys.readouterr().err
 
 
-def test_training_that_diverges_is_stopped_and_named(problem):
+def test_training_that_diverges_is_stopped_and_named(problem, tmp_path):
     settings = dataclasses.replace(TINY, learning_rate=1e30, gradient_clip=1e30)
-    with pytest.raises(FloatingPointError, match="'plain' met a number that is not finite at step"):
-        networks.train(problem, settings, networks.VARIANTS[0], seed=0)
+    with pytest.raises(FloatingPointError, match=r"Training 'plain': Step \d+ met a number that is not"):
+        networks.train(problem, settings, networks.VARIANTS[0], 0, tmp_path)
 
 
-def test_an_interrupted_run_writes_nothing(tiny, tmp_path, monkeypatch, capsys):
+def test_a_run_interrupted_before_it_has_anything_leaves_nothing(tiny, tmp_path, monkeypatch, capsys):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(networks, "train", interrupt)
+    monkeypatch.setattr("experiments.sparse_coding.command.make_problem", interrupt)
     assert cli.main(["sparse-coding", "--out", str(tmp_path / "run")]) == 130
-    assert "nothing was written" in capsys.readouterr().err
+    assert capsys.readouterr().err == "interrupted\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def without_times(metrics):
+    for network in metrics["networks"].values():
+        del network["training_seconds"]
+    return {name: metrics[name] for name in ("settings", "problem", "networks", "tables")}
+
+
+def test_an_interrupted_run_goes_on_to_the_same_results(finished_run, tiny, tmp_path, monkeypatch, capsys):
+    (whole, _), stopped = finished_run, tmp_path / "stopped"
+
+    # Ctrl-C in the middle of the second network
+    progress_bar = uj.training.progress_bar
+
+    def interrupting_bar(name):
+        draw = progress_bar(name)
+
+        def draw_and_interrupt(event):
+            draw(event)
+            if name == "noisy" and event["step"] == 14:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        return draw_and_interrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(uj.training, "progress_bar", interrupting_bar)
+        assert cli.main(["sparse-coding", "--out", str(stopped), "--seed", "3"]) == 130
+    error = capsys.readouterr().err
+    assert f"The run so far lies in {stopped}; `--resume {stopped}` goes on with it." in error
+    assert not (stopped / "metrics.json").exists()
+
+    # nothing that was done is done again
+    monkeypatch.setattr("experiments.sparse_coding.command.make_problem", None)
+    assert cli.main(["sparse-coding", "--resume", str(stopped)]) == 0
+    results = [without_times(json.loads((folder / "metrics.json").read_text())) for folder in (whole, stopped)]
+    assert results[0] == results[1]
+    assert (stopped / "report.md").exists() and not (stopped / "work").exists()
+
+    # a finished run is not resumed
+    assert cli.main(["sparse-coding", "--resume", str(stopped)]) == 1
+    assert "is a finished run" in capsys.readouterr().err
+
+
+def test_layers_may_compute_in_lower_precision(problem, tmp_path):
+    settings = dataclasses.replace(TINY, precision="bfloat16")
+    variant = next(v for v in networks.VARIANTS if v.name == "descent-tail")
+    network, history = networks.train(problem, settings, variant, 0, tmp_path / "low")
+    full, full_history = networks.train(problem, TINY, variant, 0, tmp_path / "full")
+    assert network.compute_dtype == jnp.bfloat16 and full.compute_dtype is None
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(network))
+    np.testing.assert_allclose(history.loss, full_history.loss, rtol=0.05)
+    assert np.any(history.loss != full_history.loss)
+
+
+def test_report_is_a_sub_command(tmp_path, capsys):
+    assert cli.main(["report", str(tmp_path / "no")]) == 1
+    assert "nothing lies at" in capsys.readouterr().err
 
 
 def test_few_images_are_split_by_tiles_and_tiny_ones_whole(folder_of_photographs):

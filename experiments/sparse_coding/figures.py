@@ -126,10 +126,11 @@ def _draw_multipliers(variants, histories):
     for panel in panels.flat[len(shown) :]:
         panel.set_axis_off()
     for panel, (variant, name) in zip(panels.flat, shown, strict=False):
-        multipliers = histories[variant.name].multipliers[name]
+        history = histories[variant.name]
+        multipliers = history.multipliers[name]
         colors = plt.colormaps["viridis"](np.linspace(0, 0.95, multipliers.shape[1]))
         for layer, color in enumerate(colors):
-            panel.plot(multipliers[:, layer], color=color, lw=1, label=f"layer {layer + 1}")
+            panel.plot(history.step, multipliers[:, layer], color=color, lw=1, label=f"layer {layer + 1}")
         panel.set_title(f"{variant.name}: {name}", fontsize=9)
         panel.set(xlabel="training step", ylabel="multiplier")
         panel.grid(alpha=0.3)

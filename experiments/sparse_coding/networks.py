@@ -1,15 +1,17 @@
 """The networks under comparison, and how each is trained."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from tqdm import tqdm
 
 import unroll_jax as uj
+from experiments.files import WORK
 from experiments.sparse_coding.problem import Examples, SparseCoding, Task
 from experiments.sparse_coding.settings import Settings
 
@@ -52,28 +54,33 @@ VARIANTS = (
 
 
 class History(NamedTuple):
-    """What training reported, step by step.
+    """What training reported, a row for every dispatch: means over its steps, and the multipliers after it.
 
     Attributes:
-        loss: `(num_steps,)`.
-        violation: by constraint, `(num_steps, num_layers)`.
-        multipliers: by constraint, `(num_steps, num_layers)`.
+        step: `(num_rows,)`, the steps made.
+        loss: `(num_rows,)`.
+        violation: by constraint, `(num_rows, num_layers)`.
+        multipliers: by constraint, `(num_rows, num_layers)`.
+        seconds: that training took.
     """
 
+    step: np.ndarray
     loss: np.ndarray
     violation: dict[str, np.ndarray]
     multipliers: dict[str, np.ndarray]
+    seconds: float
 
 
 def make_network(task: Task, settings: Settings, variant: Variant, seed: int) -> uj.Unrolled:
     """The variant's network before training."""
     num_pixels, num_atoms = task.dictionary.matrix.shape
+    compute_dtype = None if settings.precision == "float32" else settings.precision
     if variant.start == "classical":
         params = uj.algorithms.lista_params(task.dictionary, task.l1_weight)
-        return uj.unroll(LISTA, settings.num_layers, params)
+        return uj.unroll(LISTA, settings.num_layers, params, compute_dtype=compute_dtype)
     keys = jax.random.split(jax.random.key(seed), settings.num_layers)
     layers = jax.vmap(lambda key: uj.algorithms.random_lista_params(key, num_pixels, num_atoms))(keys)
-    return uj.Unrolled(LISTA, settings.num_layers, layers)
+    return uj.Unrolled(LISTA, settings.num_layers, layers, compute_dtype=compute_dtype)
 
 
 def run(network: uj.Unrolled, task: Task, x: jax.Array) -> jax.Array:
@@ -124,11 +131,21 @@ def make_terms(task: Task, settings: Settings, variant: Variant) -> Callable[...
     return terms
 
 
-def train(problem: SparseCoding, settings: Settings, variant: Variant, seed: int) -> tuple[uj.Unrolled, History]:
+def train(
+    problem: SparseCoding, settings: Settings, variant: Variant, seed: int, run: Path
+) -> tuple[uj.Unrolled, History]:
     """The trained network and what its training reported.
 
+    Args:
+        problem: the data.
+        settings: of the run.
+        variant: which network.
+        seed: decides the start, the batches and the noise.
+        run: the run's folder: events go to `training/NAME.jsonl` there, checkpoints to `work/NAME`, from which training
+            that was stopped goes on.
+
     Raises:
-        FloatingPointError: if the loss, a violation or the gradient was not finite.
+        FloatingPointError: if the loss, a violation, the gradient or an update was not finite.
     """
     primal = optax.chain(
         optax.clip_by_global_norm(settings.gradient_clip),
@@ -148,37 +165,49 @@ def train(problem: SparseCoding, settings: Settings, variant: Variant, seed: int
         optax.sgd(settings.dual_rate),
         weight=uj.augmented_weight(settings.penalty),
     )
-    network = make_network(problem.task, settings, variant, seed)
-    steps = jax.jit(trainer.steps, donate_argnums=0)
-    state, reports = None, []
-    with tqdm(total=settings.num_steps, desc=variant.name, disable=None, unit="step") as bar:
-        for batches in _batches(problem.train, settings, seed):
-            if state is None:
-                state = trainer.init(network, jax.tree.map(lambda a: a[0], batches), jax.random.key(seed))
-            state, report = steps(state, batches)
-            report = jax.device_get(report)
-            if not np.all(report.is_finite):
-                first = bar.n + int(np.argmin(report.is_finite))
-                raise FloatingPointError(
-                    f"Training {variant.name!r} met a number that is not finite at step {first}. "
-                    "Check the data for NaN, or lower --learning-rate."
-                )
-            reports.append(report)
-            bar.update(len(report.loss))
-            bar.set_postfix(loss=f"{np.mean(report.loss):.4f}", refresh=False)
-    assert state is not None  # there is at least one step
-    joined = jax.tree.map(lambda *parts: np.concatenate(parts), *reports)
-    return state.model, History(joined.loss, joined.violation, joined.multipliers)
+    events = run / "training" / f"{variant.file_name}.jsonl"
+    events.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        fitted = uj.training.fit(
+            trainer,
+            make_network(problem.task, settings, variant, seed),
+            uj.training.Minibatches(jax.tree.map(np.asarray, problem.train), settings.batch_size, seed=seed),
+            num_steps=settings.num_steps,
+            key=jax.random.key(seed),
+            steps_per_dispatch=settings.steps_per_dispatch,
+            checkpoints=uj.training.Checkpoints(
+                run / WORK / variant.file_name,
+                every=settings.checkpoint_every,
+                keep=2,
+                config={"settings": vars(settings), "variant": variant.name, "seed": seed},
+            ),
+            resume=True,
+            callbacks=[uj.training.json_lines(events), uj.training.progress_bar(variant.name)],
+        )
+    except FloatingPointError as error:
+        raise FloatingPointError(f"Training {variant.name!r}: {error}") from error
+    return fitted.model, read_history(events)
 
 
-def _batches(examples: Examples, settings: Settings, seed: int):
-    """Random batches, epoch after epoch, as many at once as go into one dispatch."""
-    rng = np.random.default_rng(seed)
-    num_examples, order = len(examples.x), np.empty(0, int)
-    for start in range(0, settings.num_steps, settings.steps_per_dispatch):
-        num_steps = min(settings.steps_per_dispatch, settings.num_steps - start)
-        num_needed = num_steps * settings.batch_size
-        while len(order) < num_needed:
-            order = np.concatenate([order, rng.permutation(num_examples)])
-        index, order = order[:num_needed].reshape(num_steps, settings.batch_size), order[num_needed:]
-        yield Examples(examples.x[index], examples.y[index])
+def read_history(path: Path) -> History:
+    """What `train` wrote to `path`."""
+    events = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [event for event in events if event["event"] == "train"]
+
+    def column(name: str) -> Any:
+        return jax.tree.map(lambda *values: np.array(values), *(row[name] for row in rows), is_leaf=_is_list)
+
+    seconds = np.array([row["seconds"] for row in rows])
+    # the clock starts again where training was resumed
+    is_last = np.append(seconds[1:] < seconds[:-1], True)
+    return History(
+        step=column("step"),
+        loss=column("loss"),
+        violation=column("violation"),
+        multipliers=column("multipliers"),
+        seconds=float(np.sum(seconds[is_last])),
+    )
+
+
+def _is_list(node: Any) -> bool:
+    return isinstance(node, list)

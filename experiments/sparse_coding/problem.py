@@ -1,7 +1,8 @@
 """The sparse coding problem: patches, a learned dictionary, and labels with a known accuracy."""
 
 from functools import partial
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from tqdm import tqdm
 
 import unroll_jax as uj
 from experiments import data
+from experiments.files import replacing
 from experiments.sparse_coding.settings import Settings
 
 _FLAT = 4 / 255  # a patch whose pixels deviate less from their mean says nothing of natural images
@@ -97,6 +99,37 @@ def make_problem(settings: Settings, images: list[data.Image], seed: int) -> Spa
         held_out=Examples(held_out, held_out_codes),
         held_out_pixels=held_out_pixels,
         label_gap=max(train_gap, held_out_gap),
+    )
+
+
+def save_problem(path: Path, problem: SparseCoding) -> None:
+    """Write `problem` to `path`, an .npz file, for a run that is taken up again."""
+    arrays: dict[str, Any] = {
+        "matrix": problem.task.dictionary.matrix,
+        "l1_weight": problem.task.l1_weight,
+        "unit": problem.unit,
+        "train_x": problem.train.x,
+        "train_y": problem.train.y,
+        "held_out_x": problem.held_out.x,
+        "held_out_y": problem.held_out.y,
+        "held_out_pixels": problem.held_out_pixels,
+        "label_gap": problem.label_gap,
+    }
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def load_problem(path: Path) -> SparseCoding:
+    """What `save_problem` wrote, bit for bit."""
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    return SparseCoding(
+        task=Task(uj.operators.Dense(jnp.asarray(arrays["matrix"])), float(arrays["l1_weight"])),
+        unit=float(arrays["unit"]),
+        train=Examples(jnp.asarray(arrays["train_x"]), jnp.asarray(arrays["train_y"])),
+        held_out=Examples(jnp.asarray(arrays["held_out_x"]), jnp.asarray(arrays["held_out_y"])),
+        held_out_pixels=arrays["held_out_pixels"],
+        label_gap=float(arrays["label_gap"]),
     )
 
 

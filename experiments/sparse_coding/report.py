@@ -34,7 +34,6 @@ class Results(NamedTuple):
     evaluations: Mapping[str, Evaluation]
     histories: Mapping[str, History]
     shift_levels: Sequence[float]
-    seconds: Mapping[str, float]
     total_seconds: float
 
 
@@ -85,7 +84,7 @@ parameters, stacked by layer (`LISTAParams` of `unroll_jax.algorithms`), and the
     return "\n\n".join(parts) + "\n"
 
 
-def metrics(results: Results, figure_paths: Sequence[Path] = (), folder: Path = Path()) -> dict[str, Any]:
+def metrics(results: Results, figure_paths: Sequence[Path], folder: Path) -> dict[str, Any]:
     """All numbers of a run, with its tables and figures (paths relative to `folder`), for `write_json`."""
     problem = results.problem
     return {
@@ -108,7 +107,6 @@ def metrics(results: Results, figure_paths: Sequence[Path] = (), folder: Path = 
             variant.name: _network_metrics(
                 results.evaluations[variant.name],
                 results.histories[variant.name],
-                results.seconds[variant.name],
             )
             for variant in VARIANTS
         },
@@ -117,10 +115,10 @@ def metrics(results: Results, figure_paths: Sequence[Path] = (), folder: Path = 
     }
 
 
-def _network_metrics(found: Evaluation, history: History, seconds: float) -> dict[str, Any]:
+def _network_metrics(found: Evaluation, history: History) -> dict[str, Any]:
     return {
-        "training_seconds": seconds,
-        "final_loss": np.mean(history.loss[-20:]),
+        "training_seconds": history.seconds,
+        "final_loss": history.loss[-1],
         "final_multipliers": {name: values[-1] for name, values in history.multipliers.items()},
         "nmse": found.nmse,
         "distance_mean": np.mean(found.layers.distance, axis=0),

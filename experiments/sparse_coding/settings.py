@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal, TypeAlias
 
 Preset: TypeAlias = Literal["quick", "paper"]
+Precision: TypeAlias = Literal["float32", "bfloat16"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Settings:
     tail_rate: float  # what the tail constraint asks of nearly every patch; any descent is what counts
     tail_allowance: float  # the mean excess it tolerates
     steps_per_dispatch: int
+    checkpoint_every: int
+    precision: Precision  # of the layers; parameters, losses and constraints are always float32
     # evaluation
     rate: float
     confidence: float
@@ -66,6 +69,8 @@ QUICK = Settings(
     tail_rate=0.03,
     tail_allowance=2e-4,
     steps_per_dispatch=20,
+    checkpoint_every=200,
+    precision="float32",
     rate=0.05,
     confidence=0.95,
     noise_levels=(0.01, 0.1, 0.3, 1.0, 3.0, 10.0),
@@ -85,6 +90,7 @@ PAPER = dataclasses.replace(
     num_steps=31_000,
     batch_size=512,
     steps_per_dispatch=62,
+    checkpoint_every=620,
     num_shifted=10_000,
 )
 
