@@ -6,14 +6,16 @@ from pathlib import Path
 README = Path(__file__).parents[1] / "README.md"
 
 
-def test_every_code_block_of_the_readme_runs():
+def test_every_code_block_of_the_readme_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # it writes into runs/
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     namespace = {}
     for block in blocks:
         exec(compile(block, str(README), "exec"), namespace)
     assert namespace["report"].loss.shape == ()
     assert namespace["report"].multipliers["closer"].shape == (10,)
     assert namespace["certificate"].holds.shape == (10,)
+    assert namespace["fitted"].best.step > 0
     assert abs(namespace["x"] - 1).max() < 1e-2  # the heavy ball's minimizer
     assert namespace["solution"].converged.all()

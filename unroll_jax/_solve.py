@@ -28,7 +28,11 @@ class Solution(NamedTuple):
 
 
 def relative_change(previous: State, state: State, problem: Problem) -> Array:
-    """||x - x_previous|| / ||x||, the default residual of `solve`: `()`. It is 0 where both are 0."""
+    """||x - x_previous|| / ||x||, the default residual of `solve`: `()`. It is 0 where both are 0.
+
+    >>> relative_change(jnp.array([3.0, 3.0]), jnp.array([3.0, 4.0]), None)
+    Array(0.2, dtype=float32)
+    """
     del problem
     x = estimate_of(state)
     change, size = tree_norm(tree_sub(x, estimate_of(previous))), tree_norm(x)

@@ -81,7 +81,7 @@ def certify(
     - without: by Student's t, valid as the samples grow in number; rare large values fool it. At a finite
       number no bound is valid unless something is known of the tails (Bahadur and Savage 1956).
 
-    Probabilities are bounded by `clopper_pearson_lower`, valid at every sample size either way.
+    Probabilities are bounded after Clopper and Pearson (1934), valid at every sample size either way.
 
     The samples must be independent draws from the distribution that the certificate is about, and the
     network, `rate` and `value_bound` chosen without them. The bound by betting depends on the order of the

@@ -29,7 +29,10 @@ def distance_to(target: Callable[[Example], Estimate]) -> Measure:
 
 
 def gradient_norm(gradient: Callable[[Estimate, Example], Estimate]) -> Measure:
-    """The measure ||gradient(x, example)||_2, for smooth objectives; no known solution is needed."""
+    """The measure ||gradient(x, example)||_2, for smooth objectives; no known solution is needed.
+
+    >>> measure = gradient_norm(lambda x, problem: problem.gradient(x))  # of a LeastSquares, say
+    """
     return lambda estimate, example: tree_norm(gradient(estimate, example))
 
 
@@ -44,6 +47,11 @@ def prox_gradient_residual(
 
     The norm of the gradient mapping: zero exactly at the minimizers of f + strength * g, where `gradient` is f's and
     `prox` is g's (Beck 2017, section 10.3). It takes the gradient norm's place where the objective has a kink.
+
+    >>> from unroll_jax.prox import soft_threshold
+    >>> measure = prox_gradient_residual(lambda x, y: x - y, soft_threshold, step_size=0.5, strength=1.0)
+    >>> measure(jnp.array([2.0, 0.0]), jnp.array([3.0, 0.5]))  # the minimizer of ||x - y||^2 / 2 + ||x||_1
+    Array(0., dtype=float32)
     """
 
     def measure(estimate: Estimate, example: Example) -> Array:
@@ -57,12 +65,19 @@ def objective(value: Callable[[Estimate, Example], Array]) -> Measure:
     """The measure value(x, example): pass the objective minus its minimum, or a bound of it such as a duality gap.
 
     `descent` asks for a decrease in proportion to the measure itself, which means something only where 0 is best.
+
+    >>> measure = objective(lambda x, lasso: lasso.duality_gap(x))  # an upper bound, of a Lasso
     """
     return lambda estimate, example: value(estimate, example)
 
 
 def measure_layers(measure: Measure, trajectory: Trajectory, example: Example) -> Array:
-    """`measure` at every estimate of one trajectory: `(num_layers + 1,)`, the start first."""
+    """`measure` at every estimate of one trajectory: `(num_layers + 1,)`, the start first.
+
+    >>> measure = distance_to(lambda example: example)
+    >>> measure_layers(measure, jnp.array([[4.0], [2.0], [1.0]]), jnp.zeros(1))
+    Array([4., 2., 1.], dtype=float32)
+    """
     return jax.vmap(measure, in_axes=(0, None))(trajectory, example)
 
 
@@ -126,6 +141,9 @@ def ratio_of_means(values: Array, rate: float, *, stop_gradient_previous: bool =
 
     Returns:
         `(num_layers,)`.
+
+    >>> ratio_of_means(jnp.array([[4.0, 1.0], [2.0, 2.0]]), rate=0.25)
+    Array([-0.25], dtype=float32)
     """
     check_rate(rate)
     _check_batch("values", values)

@@ -58,6 +58,11 @@ class Lasso:
         operator: a linear operator from vectors to vectors, the measurement's model.
         measurement: what was measured; the shape of `operator(x)`.
         l1_weight: `()`, the unit of operator.adjoint(measurement), positive.
+
+    >>> from unroll_jax.operators import Dense
+    >>> lasso = Lasso(Dense(jnp.eye(2)), jnp.array([3.0, 0.5]), l1_weight=1.0)
+    >>> lasso.value(jnp.array([2.0, 0.0])), lasso.duality_gap(jnp.array([2.0, 0.0]))
+    (Array(2.625, dtype=float32), Array(0., dtype=float32))
     """
 
     operator: LinearOperator

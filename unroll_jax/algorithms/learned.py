@@ -45,6 +45,12 @@ def lista(start: Callable[[Problem], Array] = zero_start) -> Algorithm:
 
     Returns:
         An algorithm with `LISTAParams` and `LISTAState`.
+
+    >>> import unroll_jax as uj
+    >>> operator = uj.operators.Dense(jnp.eye(2))
+    >>> network = uj.unroll(lista(), 3, lista_params(operator, l1_weight=1.0))
+    >>> network(uj.objectives.LeastSquares(operator, jnp.array([3.0, 0.5]))).x.round(3)
+    Array([2., 0.], dtype=float32)
     """
 
     def init(problem: Problem) -> LISTAState:
@@ -66,6 +72,10 @@ def lista_params(operator: Dense, l1_weight: Array | float) -> LISTAParams:
 
     Raises:
         ValueError: for a weight that is not positive, or an operator without a matrix.
+
+    >>> params = lista_params(Dense(2 * jnp.eye(2)), l1_weight=1.0)
+    >>> params.encoder.round(3), jnp.exp(params.log_threshold).round(3)
+    (Array([[0.5, 0. ], [0. , 0.5]], dtype=float32), Array([0.25, 0.25], dtype=float32))
     """
     if not isinstance(operator, Dense):
         raise ValueError(

@@ -62,5 +62,11 @@ def compose(*operators: LinearOperator) -> LinearOperator:
 
 
 def adjoint(operator: LinearOperator) -> LinearOperator:
-    """The adjoint of `operator` as an operator; of an adjoint, the operator it came from."""
+    """The adjoint of `operator` as an operator; of an adjoint, the operator it came from.
+
+    >>> import jax.numpy as jnp
+    >>> from unroll_jax.operators import Dense
+    >>> adjoint(Dense(jnp.array([[1.0, 2.0]])))(jnp.ones(1))
+    Array([1., 2.], dtype=float32)
+    """
     return operator.operator if isinstance(operator, Adjoint) else Adjoint(operator)
