@@ -2,6 +2,7 @@
 
 # the loop
 from unroll_jax.training._fit import Best as Best
+from unroll_jax.training._fit import Evaluate as Evaluate
 from unroll_jax.training._fit import Fitted as Fitted
 from unroll_jax.training._fit import NonFiniteError as NonFiniteError
 from unroll_jax.training._fit import evaluator as evaluator
@@ -9,7 +10,10 @@ from unroll_jax.training._fit import fit as fit
 from unroll_jax.training._fit import unconstrained as unconstrained
 
 # what goes into it
+from unroll_jax.training.batches import Batches as Batches
 from unroll_jax.training.batches import Minibatches as Minibatches
+from unroll_jax.training.callbacks import Callback as Callback
+from unroll_jax.training.callbacks import Event as Event
 from unroll_jax.training.callbacks import json_lines as json_lines
 from unroll_jax.training.callbacks import progress_bar as progress_bar
 from unroll_jax.training.callbacks import tensorboard as tensorboard

@@ -1,11 +1,12 @@
 """`fit`: the loop around `primal_dual`, for runs that take long."""
 
 import contextlib
+import functools
 import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from unroll_jax._checks import check_count, check_non_negative
+from unroll_jax._checks import check_count, check_key, check_non_negative
 from unroll_jax._primal_dual import Optimizer, PrimalDual, PrimalDualState, Report, Terms, primal_dual
 from unroll_jax._tree import tree_where
 from unroll_jax._types import Array, PyTree
@@ -104,8 +105,14 @@ def evaluator(terms: Terms, batches: Iterable[Any], key: Array) -> Evaluate:
         key: for terms that draw noise: every evaluation draws the same.
 
     Raises:
-        ValueError: if there are no batches.
+        ValueError: if there are no batches, or what is given is not several.
     """
+    if isinstance(batches, Mapping) or not isinstance(batches, Iterable):
+        raise ValueError(
+            f"`batches` must be a sequence of batches, got {type(batches).__name__}. Of one batch give [batch], of "
+            "Minibatches [batches(step) for step in range(batches.steps_per_epoch)]."
+        )
+    check_key("key", key)
     batches = list(batches)
     if not batches:
         raise ValueError("`batches` must hold at least one batch to evaluate on, got none.")
@@ -174,8 +181,10 @@ def fit(
         checkpoints: where and how often to save; the last state always is.
         resume: whether to go on from the latest checkpoint, from the start if there is none; or the step of an older
             checkpoint to go on from.
-        sharding: `data_parallel()` to train on several devices. With several processes, each gives its part of
-            every batch, callbacks are called on the first only, and evaluations run on all.
+        sharding: `data_parallel()` to train on several devices; `sharding.local(fitted.model)` is the model on one.
+            Models are evaluated whole, on one device. With several processes, each gives its part of every batch,
+            callbacks are called on the first only, evaluations run on all and the first's counts, and no signal is
+            caught.
         callbacks: called with one plain dictionary an event, see `training.callbacks`.
 
     Returns:
@@ -199,6 +208,7 @@ def fit(
     >>> f"{fitted.model(jnp.array(1.0)):.3f}", [event["step"] for event in history if event["event"] == "train"]
     ('3.000', [20, 40, 60])
     """
+    _check_kinds(trainer, checkpoints, sharding, callbacks)
     check_count("num_steps", num_steps)
     check_count("steps_per_dispatch", steps_per_dispatch)
     check_non_negative("tolerance", tolerance)
@@ -218,10 +228,14 @@ def fit(
         )
     if resume is not False and checkpoints is None:
         raise ValueError("`resume` needs `checkpoints` to resume from, which is None.")
+    if sharding is None and jax.process_count() > 1:
+        raise ValueError(
+            f"`sharding` is None, so each of the {jax.process_count()} processes would train a model of its own. "
+            "Give data_parallel()."
+        )
 
-    state = trainer.init(model, batches(0), key)
-    if sharding is not None:
-        state = sharding.place_state(state)
+    make_state = trainer.init if sharding is None else functools.partial(sharding.init_state, trainer.init)
+    state = make_state(model, batches(0), key)
     progress = _Progress(state, best=None, num_waited=0, num_skipped=0)
     if checkpoints is not None:
         progress = _resume(progress, checkpoints, resume)
@@ -235,8 +249,10 @@ def fit(
             callback({"event": kind, "step": step, **values})
 
     def save() -> None:
-        if checkpoints is not None and checkpoints.steps()[-1:] != (step,):
+        nonlocal saved
+        if checkpoints is not None and saved != (step,):
             checkpoints.save(step, progress.arrays(), progress.numbers())
+            saved = (step,)
             tell("checkpoint")
 
     def stack(start: int) -> tuple[int, Any]:
@@ -248,6 +264,8 @@ def fit(
         return patience is not None and progress.num_waited >= patience
 
     step = int(progress.state.step)
+    # read once: processes that see a shared folder change at different moments would wait for each other
+    saved = () if checkpoints is None else checkpoints.steps()[-1:]
     tell("start", num_steps=num_steps)
     with _interruptible(checkpoints is not None and jax.process_count() == 1) as interruption:
         upcoming = stack(step) if step < num_steps else None
@@ -273,6 +291,20 @@ def fit(
                 raise interruption[0]
     tell("end", reason="patience" if has_waited() else "finished")
     return Fitted(progress.state, progress.best, progress.num_skipped, has_waited())
+
+
+def _check_kinds(trainer: Any, checkpoints: Any, sharding: Any, callbacks: Any) -> None:
+    if not all(callable(getattr(trainer, name, None)) for name in PrimalDual._fields):
+        raise ValueError(
+            "`trainer` must be made by primal_dual(terms, primal_optimizer, dual_optimizer) or "
+            f"unconstrained(loss, optimizer), got {type(trainer).__name__}."
+        )
+    if checkpoints is not None and not isinstance(checkpoints, Checkpoints):
+        raise ValueError(f"`checkpoints` must be Checkpoints(folder) or None, got {checkpoints!r}.")
+    if sharding is not None and not isinstance(sharding, DataParallel):
+        raise ValueError(f"`sharding` must be data_parallel() or None, got {sharding!r}.")
+    if not isinstance(callbacks, Iterable) or not all(map(callable, callbacks)):
+        raise ValueError(f"`callbacks` must be a sequence of functions, got {callbacks!r}. Of one give [callback].")
 
 
 class _Progress(NamedTuple):
@@ -317,10 +349,11 @@ def _compile_steps(
     trainer: PrimalDual, non_finite: str, state: PrimalDualState, sharding: DataParallel | None
 ) -> Callable[[PrimalDualState, Any], tuple[PrimalDualState, Report]]:
     """The trainer's steps, of which those that are not finite change nothing; under "stop" nor do those after."""
+    train = trainer.step if sharding is None else functools.partial(sharding.step, trainer.step)
 
     def step(carry: tuple[PrimalDualState, Array], batch: Any) -> tuple[tuple[PrimalDualState, Array], Report]:
         state, is_good = carry
-        new, report = trainer.step(state, batch)
+        new, report = train(state, batch)
         if non_finite == "stop":
             is_good = is_good & report.is_finite
             return (tree_where(is_good, new, state), is_good), report
@@ -351,6 +384,8 @@ def _evaluate(
     loss, violation = float(result[0]), {name: np.asarray(value, float) for name, value in result[1].items()}
     metrics = result[2] if len(result) == 3 else {}
     worst = max((float(np.max(value)) for value in violation.values()), default=-math.inf)
+    if sharding is not None:  # or processes that differ by a rounding might choose differently, and wait for ever
+        loss, worst = sharding.from_first_process(np.array([loss, worst])).tolist()
     new = Best(None, step, loss, worst, is_feasible=worst <= tolerance)
     is_best = _is_better(new, progress.best)
     if is_best:

@@ -1,6 +1,7 @@
 """Batches as functions of the step, so that a run can be resumed at any step without a cursor to keep."""
 
 import functools
+import numbers
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -24,9 +25,9 @@ class Minibatches:
         arrays: a pytree of arrays with the examples along their leading axes; NumPy arrays, memory maps included, are
             read by rows and stay where they are.
         batch_size: of the whole batch, over all processes.
-        seed: non-negative; another seed, another order.
-        process_index: which part of each batch this process takes; `jax.process_index()` with several processes.
-        process_count: the number of processes among which each batch is divided evenly.
+        seed: a whole number of at least 0; another seed, another order.
+        process_index: which part of each batch this process takes; by default its own, `jax.process_index()`.
+        process_count: among how many processes each batch is divided evenly; by default all, `jax.process_count()`.
 
     Attributes:
         num_examples: how many examples there are.
@@ -42,14 +43,22 @@ class Minibatches:
     """
 
     def __init__(
-        self, arrays: PyTree, batch_size: int, *, seed: int = 0, process_index: int = 0, process_count: int = 1
+        self,
+        arrays: PyTree,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        process_index: int | None = None,
+        process_count: int | None = None,
     ):
+        process_index = jax.process_index() if process_index is None else process_index
+        process_count = jax.process_count() if process_count is None else process_count
         check_count("batch_size", batch_size)
         check_count("process_count", process_count)
         if not 0 <= process_index < process_count:
             raise ValueError(f"`process_index` must lie in [0, {process_count}), got {process_index}.")
-        if seed < 0:
-            raise ValueError(f"`seed` must be non-negative, got {seed}.")
+        if not isinstance(seed, numbers.Integral) or seed < 0:
+            raise ValueError(f"`seed` must be a whole number of at least 0, got {seed!r}.")
         if batch_size % process_count:
             raise ValueError(
                 f"`batch_size` must be a multiple of the {process_count} processes, got {batch_size}: "

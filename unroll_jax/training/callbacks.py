@@ -14,6 +14,7 @@ import json
 import math
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,12 +22,15 @@ from typing import Any, TypeAlias
 Event: TypeAlias = dict[str, Any]
 Callback: TypeAlias = Callable[[Event], None]
 
+_LINE_START = '{"event": "'
+
 
 def json_lines(path: str | os.PathLike[str]) -> Callback:
     """A callback that writes each event as one line of JSON to `path`.
 
-    When a run resumes, the lines after the step it resumes from are dropped, so that the file reads as if the run had
-    never stopped (but for `seconds`). NaN and infinities, which JSON lacks, become null.
+    A new run replaces the file of an earlier one. When a run resumes, the lines after the step it resumes from are
+    dropped, so that the file reads as if the run had never stopped (but for `seconds`). NaN and infinities, which
+    JSON lacks, become null.
 
     Raises:
         ValueError: from the first event, where `path` holds something else than such lines.
@@ -68,7 +72,10 @@ def tensorboard(folder: str | os.PathLike[str]) -> Callback:
     def write(event: Event) -> None:
         kind, step = event["event"], event["step"]
         if kind == "start":
-            writers.append(SummaryWriter(str(folder), purge_step=step))
+            # it drops what has this step or a later one, and this step is told already
+            purge_step = step + 1 if step else 0
+            # or two sessions that start in one second would write the same file
+            writers.append(SummaryWriter(str(folder), purge_step=purge_step, filename_suffix=f".{time.time_ns()}"))
         writer = writers[-1]
         if kind in ("train", "evaluation"):
             for name, value in _scalars(event):
@@ -124,16 +131,18 @@ def progress_bar(description: str | None = None) -> Callback:
 def _drop_lines_after(path: Path, step: int) -> bool:
     """Drop what a stopped run wrote after `step`, 0 for all; whether lines are left."""
     if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
         return False
     kept = []
-    lines = path.read_text(encoding="utf-8").splitlines()
+    # bytes that are no text of ours stay in the line, which the error tells
+    *lines, half = path.read_text(encoding="utf-8", errors="backslashreplace").split("\n")
+    if half and not half.startswith(_LINE_START) and not _LINE_START.startswith(half):
+        lines.append(half)  # a run that was killed leaves half a line, but this is none of ours
     for number, line in enumerate(lines, 1):
         try:
             event = json.loads(line)
-            is_before = 0 < step >= event["step"] and event["event"] != "end"
+            is_before = event["step"] <= step and step > 0 and event["event"] != "end"
         except (ValueError, TypeError, KeyError) as error:
-            if number == len(lines):
-                continue  # a run that was killed leaves half a line
             raise ValueError(
                 f"`path` {path} holds something else than the events of a run (line {number}: {line[:60]!r}). "
                 "Choose another file."
@@ -164,6 +173,6 @@ def _scalars(event: Event) -> list[tuple[str, float]]:
             found += [(f"{name}/{inner}", number) for inner, number in _scalars(value)]
         elif isinstance(value, list):
             found += [(f"{name}/{index:03}", number) for index, number in enumerate(value, 1)]
-        elif isinstance(value, bool | int | float):
+        elif isinstance(value, bool | int | float) and value != -math.inf:  # the worst violation of no constraint
             found.append((name, value))
     return found

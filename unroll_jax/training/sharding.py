@@ -4,14 +4,15 @@ The same step runs; only where the arrays lie changes, and XLA inserts the commu
 device up to the order of summation.
 """
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from unroll_jax._types import PyTree
+from unroll_jax._types import Array, PyTree
 
 
 class DataParallel(NamedTuple):
@@ -19,10 +20,10 @@ class DataParallel(NamedTuple):
 
     Attributes:
         mesh: the devices, in one axis called "batch".
-        parameters: "replicated": every device holds the whole state. "sharded": each leaf of the state is divided
-            along its longest axis that the number of devices divides, and gathered where it is used; for models and
-            optimizer states that do not fit on one device. "layers": the same along the leading axis, that of the
-            layers in an unrolled network.
+        parameters: "replicated": every device holds the whole state. "sharded": each leaf of the state (the model,
+            the multipliers, what the optimizers keep) is divided along its longest axis that the number of devices
+            divides, and the model is gathered for each step; for states that fill a device. "layers": the same along
+            the leading axis, that of the layers in an unrolled network.
     """
 
     mesh: Mesh
@@ -35,8 +36,7 @@ class DataParallel(NamedTuple):
         def spec(leaf: Any) -> PartitionSpec:
             axes = range(leaf.ndim) if self.parameters == "sharded" else range(min(leaf.ndim, 1))
             divisible = [axis for axis in axes if leaf.shape[axis] % size == 0 and leaf.shape[axis]]
-            is_key = jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-            if self.parameters == "replicated" or not divisible or is_key:
+            if self.parameters == "replicated" or not divisible or _is_key(leaf):
                 return PartitionSpec()
             longest = max(divisible, key=lambda axis: leaf.shape[axis])
             return PartitionSpec(*[None] * longest, "batch")
@@ -48,17 +48,53 @@ class DataParallel(NamedTuple):
         """The sharding of what every device holds whole."""
         return NamedSharding(self.mesh, PartitionSpec())
 
+    def init_state(self, init: Callable[..., PyTree], model: PyTree, batch: PyTree, key: Array) -> PyTree:
+        """`init(model, batch, key)` made where it lies, so that no device ever holds the whole of it.
+
+        Raises:
+            ValueError: if the processes give different models or keys.
+        """
+        shapes = jax.eval_shape(lambda: init(model, batch, key))
+        make = jax.jit(lambda model, key: init(model, batch, key), out_shardings=self.state_shardings(shapes))
+        return make(*self.place_state((model, key)))
+
     def place_state(self, state: PyTree) -> PyTree:
-        """The state on the devices. With several processes, each must give the same."""
+        """The state on the devices; each process gives the same.
+
+        Raises:
+            ValueError: if the processes give different ones.
+        """
+        devices = set(self.mesh.devices.flat)
+        state = jax.tree.map(lambda leaf: leaf if _is_movable(leaf, devices) else _on_host(leaf), state)
+        if self.mesh.is_multi_process:
+            _check_agreement(state)
         # compiled, so that it works across processes, each of which can only reach its own devices
         return jax.jit(lambda tree: tree, out_shardings=self.state_shardings(state))(state)
 
+    def step(self, step: Callable[..., tuple[Any, Any]], state: Any, batch: PyTree) -> tuple[Any, Any]:
+        """`step(state, batch)` inside `jax.jit`, for which the model is gathered, and the state divided again after.
+
+        Left to itself, the compiler would divide the layers' arithmetic as the parameters lie, and gather the batch.
+        """
+        constrain = jax.lax.with_sharding_constraint
+        new, report = step(state._replace(model=constrain(state.model, self.replicated)), batch)
+        return constrain(new, self.state_shardings(new)), report
+
     def local(self, tree: PyTree) -> PyTree:
-        """`tree` as this process can use it alone: with several processes, whole on its first device."""
-        if self.mesh.is_multi_process:
-            whole = jax.jit(lambda tree: tree, out_shardings=self.replicated)(tree)
-            return jax.tree.map(lambda leaf: leaf.addressable_data(0), whole)
-        return tree
+        """`tree` whole on one device of this process, to be used there; with several, each process must ask for it."""
+        if not self.mesh.is_multi_process:
+            return jax.device_put(tree, self.mesh.devices.flat[0])
+        whole = jax.jit(lambda tree: tree, out_shardings=self.replicated)(tree)
+        return jax.tree.map(lambda leaf: leaf.addressable_data(0), whole)
+
+    def from_first_process(self, values: np.ndarray) -> np.ndarray:
+        """The first process's `values`, in every process."""
+        if not self.mesh.is_multi_process:
+            return values
+        from jax.experimental import multihost_utils
+
+        # as bytes, or float64 would become float32
+        return np.asarray(multihost_utils.broadcast_one_to_all(values.view(np.uint8))).view(values.dtype)
 
     def place_batches(self, batches: PyTree, *, axis: int = 0) -> PyTree:
         """Batches of which each process gives its part, as global arrays divided along the batch's `axis`.
@@ -84,29 +120,33 @@ class DataParallel(NamedTuple):
 
 
 def data_parallel(
-    devices: Sequence[Any] | None = None,
+    devices: Iterable[Any] | None = None,
     *,
     parameters: Literal["replicated", "sharded", "layers"] = "replicated",
 ) -> DataParallel:
     """A layout over `devices` (by default all, those of other processes included), for `fit(..., sharding=...)`.
 
     Args:
-        devices: of `jax.devices()`, at least one; each process must contribute as many as any other.
+        devices: of `jax.devices()`, at least one, as many of each process.
         parameters: as in `DataParallel`.
 
     Raises:
-        ValueError: for no devices, or another word for `parameters`.
+        ValueError: for devices that cannot be used so, or another word for `parameters`.
 
     >>> layout = data_parallel(jax.devices()[:1])
     >>> layout.place_batches({"x": np.zeros((4, 3))})["x"].sharding.spec
     P('batch',)
     """
-    devices = jax.devices() if devices is None else list(devices)
+    devices = jax.devices() if devices is None else list(devices) if isinstance(devices, Iterable) else [devices]
+    if not all(isinstance(device, jax.Device) for device in devices):
+        raise ValueError(f"`devices` must be some of `jax.devices()`, got {devices!r}. Leave it out to use all.")
     if not devices:
         raise ValueError("`devices` must hold at least one device, got none. Leave it out to use all.")
+    if len(set(devices)) < len(devices):
+        raise ValueError(f"`devices` must hold each device once, got {devices}.")
     if parameters not in ("replicated", "sharded", "layers"):
         raise ValueError(f"`parameters` must be 'replicated', 'sharded' or 'layers', got {parameters!r}.")
-    counts = {d.process_index: 0 for d in devices}
+    counts = dict.fromkeys(range(jax.process_count()), 0)
     for device in devices:
         counts[device.process_index] += 1
     if len(set(counts.values())) > 1:
@@ -116,3 +156,37 @@ def data_parallel(
     # in the order of the processes, so that a process's part of the batch lies on its own devices
     ordered = sorted(devices, key=lambda device: (device.process_index, device.id))
     return DataParallel(Mesh(np.array(ordered), ("batch",)), parameters)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _is_movable(leaf: Any, devices: set[Any]) -> bool:
+    """Whether `jax.jit` may move `leaf` to `devices`, or it is there already."""
+    if not isinstance(leaf, jax.Array) or not leaf.committed:
+        return True
+    return leaf.sharding.device_set == devices
+
+
+def _on_host(leaf: Any) -> Any:
+    if _is_key(leaf):
+        data = np.asarray(jax.random.key_data(leaf))
+        return jax.random.wrap_key_data(jax.numpy.asarray(data), impl=jax.random.key_impl(leaf))
+    return np.asarray(leaf)
+
+
+def _check_agreement(tree: PyTree) -> None:
+    """Raise unless every process has the same numbers, which JAX takes for granted."""
+    from jax.experimental import multihost_utils
+
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
+            digest.update(np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf).tobytes())
+    digests = multihost_utils.process_allgather(np.frombuffer(digest.digest(), np.uint8))
+    if len(np.unique(digests, axis=0)) > 1:
+        raise ValueError(
+            "`model` and `key` must be the same in every process, these differ. "
+            "Make them from the same seeds, or load the same file."
+        )
