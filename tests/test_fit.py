@@ -367,11 +367,11 @@ def uninterrupted(tmp_path_factory):
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 10))])
 def test_a_run_killed_at_a_random_moment_resumes_in_the_same_bits(tmp_path, uninterrupted, seed):
-    step = int(np.random.default_rng(seed).integers(0, 60))
-    with long_run(tmp_path, "--pause", 0.01) as process:
+    step = int(np.random.default_rng(seed).integers(0, 50))
+    with long_run(tmp_path, "--pause", 0.02) as process:
         for line in process.stdout or ():  # the step, and then anywhere within it
             if line == f"step {step}\n":
-                time.sleep(0.02 * seed)
+                time.sleep(0.015 * seed)
                 break
         process.kill()
     assert process.returncode == -signal.SIGKILL and not (tmp_path / "final.npz").exists()
