@@ -30,7 +30,7 @@ def run_folder(path: Path, *, is_resumed: bool = False) -> Iterator[Path]:
         OSError: before the block runs, where the folder cannot be made.
     """
     path = path.resolve()
-    existed = path.exists()
+    existed, missing = path.exists(), [parent for parent in path.parents if not parent.exists()]
     if is_resumed:
         _check_unfinished(path)
     else:
@@ -44,6 +44,9 @@ def run_folder(path: Path, *, is_resumed: bool = False) -> Iterator[Path]:
             shutil.rmtree(path, ignore_errors=True)
             if existed and not is_resumed:
                 path.mkdir()
+            with contextlib.suppress(OSError):  # another run may be in them by now
+                for parent in missing:
+                    parent.rmdir()
         raise
     shutil.rmtree(path / WORK)
 

@@ -18,13 +18,15 @@ def check_rate(rate: Any) -> None:
 
 
 def check_non_negative(name: str, value: Any) -> None:
-    """Raise unless all of `value` is >= 0; NaN is not."""
+    """Raise unless all of `value` is real and >= 0; NaN is not."""
+    _check_real(name, value)
     if _is_wrong(lambda: value >= 0):
         raise ValueError(f"`{name}` must be non-negative, got {value}.")
 
 
 def check_positive(name: str, value: Any) -> None:
-    """Raise unless all of `value` is > 0; NaN is not."""
+    """Raise unless all of `value` is real and > 0; NaN is not."""
+    _check_real(name, value)
     if _is_wrong(lambda: value > 0):
         raise ValueError(f"`{name}` must be positive, got {value}.")
 
@@ -45,9 +47,109 @@ def check_floating(name: str, dtype: Any) -> None:
         raise ValueError(f"`{name}` must be a floating-point type such as jnp.bfloat16, or None, got {dtype!r}.")
 
 
+def check_ordered(lower_name: str, lower: Any, upper_name: str, upper: Any) -> None:
+    """Raise unless `lower <= upper` everywhere."""
+    if _is_wrong(lambda: lower <= upper):
+        raise ValueError(f"`{lower_name}` must be nowhere above `{upper_name}`, got {lower} and {upper}.")
+
+
+def check_fits(name: str, value: Any, x: Any) -> None:
+    """Raise unless `value` broadcasts to the shape of `x`."""
+    shape = jnp.shape(x)
+    try:
+        fits = jnp.broadcast_shapes(jnp.shape(value), shape) == shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(f"`{name}` must have shape () or that of `x`, {shape}, got {jnp.shape(value)}.")
+
+
+def check_real_array(name: str, x: Any) -> None:
+    """Raise if `x` is of a complex type."""
+    if jnp.iscomplexobj(x):
+        raise ValueError(
+            f"`{name}` must be real, got {x.dtype}: complex numbers have no order. "
+            "Take its real and its imaginary part each by itself."
+        )
+
+
+def check_function(name: str, value: Any, form: str) -> None:
+    """Raise unless `value` can be called; `form` shows such a function."""
+    if not callable(value):
+        raise ValueError(f"`{name}` must be a function such as `{form}`, got {_kind(value)}.")
+
+
+def check_attributes(name: str, value: Any, attributes: tuple[str, ...], like: str) -> None:
+    """Raise unless `value` has the attributes, which `like` has."""
+    if not all(hasattr(value, attribute) for attribute in attributes):
+        wanted = " and ".join(f"`.{attribute}`" for attribute in attributes)
+        raise ValueError(f"`{name}` must have {wanted}, got {_kind(value)}. Give {like}.")
+
+
+def check_algorithm(algorithm: Any) -> None:
+    """Raise unless `algorithm` has `init` and `step`."""
+    if not all(callable(getattr(algorithm, name, None)) for name in ("init", "step")):
+        made_by = getattr(algorithm, "__name__", None)
+        hint = f" Call it: {made_by}()." if callable(algorithm) and made_by else ""
+        raise ValueError(f"`algorithm` must be an Algorithm(init, step), got {_kind(algorithm)}.{hint}")
+
+
+def check_operator(name: str, operator: Any) -> None:
+    """Raise unless `operator` can be called and has `adjoint`."""
+    if not (callable(operator) and callable(getattr(operator, "adjoint", None))):
+        raise ValueError(
+            f"`{name}` must be a linear operator, which can be called and has a method `adjoint`, "
+            f"got {_kind(operator)}. A matrix becomes one by Dense(matrix)."
+        )
+
+
+def check_key(name: str, key: Any) -> None:
+    """Raise unless `key` is one random key, of either kind that JAX has."""
+    dtype = getattr(key, "dtype", None)
+    is_typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if not is_typed and dtype != jnp.uint32:
+        raise ValueError(f"`{name}` must be a random key, got {_kind(key)}. Make one by jax.random.key(seed).")
+    if jnp.ndim(key) != (0 if is_typed else 1):
+        raise ValueError(f"`{name}` must be one random key, got shape {jnp.shape(key)}. Map over keys by jax.vmap.")
+
+
+def check_state(state: Any, new_state: Any) -> None:
+    """Raise unless a step kept the structure, shapes and dtypes of its state."""
+    old, new = jax.tree.structure(state), jax.tree.structure(new_state)
+    if old != new:
+        raise ValueError(
+            f"`step` must keep the structure of its state: it got {old} and returned {new}. "
+            "Let `init` return what `step` returns."
+        )
+    after = [jax.typeof(leaf) for leaf in jax.tree.leaves(new_state)]
+    for (path, leaf), b in zip(jax.tree_util.tree_leaves_with_path(state), after, strict=True):
+        a = jax.typeof(leaf)
+        # the loops of JAX give what is weakly typed the dtype that comes back
+        if a.shape != b.shape or (a.dtype != b.dtype and not a.weak_type):
+            raise ValueError(
+                f"`step` must keep the shapes and dtypes of its state, but it turned "
+                f"`state{jax.tree_util.keystr(path)}` from {a.dtype}{list(a.shape)} into {b.dtype}{list(b.shape)}. "
+                "Make `init` and `step` agree; a batch of problems goes through jax.vmap."
+            )
+
+
+def _check_real(name: str, value: Any) -> None:
+    if isinstance(value, complex) or jnp.issubdtype(getattr(value, "dtype", float), jnp.complexfloating):
+        raise ValueError(f"`{name}` must be real, got {value}.")
+
+
+def _kind(value: Any) -> str:
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return f"an array ({type(value).__name__}) of type {value.dtype} and shape {value.shape}"
+    return f"{type(value).__name__} {value!r}" if isinstance(value, str | int | float) else type(value).__name__
+
+
 def _is_wrong(condition: Callable[[], Any]) -> bool:
     try:
         with jax.ensure_compile_time_eval():  # a known value inside a traced function is known all the same
-            return not bool(jnp.all(condition()))
+            found = condition()
+            return not bool(found.all() if hasattr(found, "all") else found)
     except jax.errors.ConcretizationTypeError:
         return False
+    except TypeError:  # None, a text: no number at all
+        return True

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from unroll_jax._checks import check_non_negative
+from unroll_jax._checks import check_key, check_non_negative
 from unroll_jax._tree import strong_type, tree_norm
 from unroll_jax._types import Array, PyTree
 
@@ -142,7 +142,8 @@ def primal_dual(
         `PrimalDual(init, step, steps)`.
 
     Raises:
-        ValueError: from `init`, if the terms have another shape, or the model has no `nnx.Param`, or one twice.
+        ValueError: for what is no optimizer or no weight; from `init`, if the terms have another shape, the model has
+            no `nnx.Param`, or one twice, or `key` is no random key.
 
     >>> import unroll_jax as uj
     >>> model = uj.unroll(uj.Algorithm(lambda p: p, lambda params, x, p: params * x), 1, jnp.array(0.5))
@@ -155,8 +156,13 @@ def primal_dual(
     >>> state.model(jnp.ones(())).round(3), state.multipliers["at_most_one"].round(3)
     (Array(1., dtype=float32), Array([4.], dtype=float32))
     """
+    _check_optimizer("primal_optimizer", primal_optimizer, "optax.adam(1e-3)")
+    _check_optimizer("dual_optimizer", dual_optimizer, "optax.sgd(1e-3)")
+    if not callable(weight) or weight is augmented_weight:
+        raise ValueError(f"`weight` must be linear_weight or augmented_weight(penalty), got {weight!r}.")
 
     def init(model: Any, batch: Any, key: Array) -> PrimalDualState:
+        check_key("key", key)
         _check_untied(model)
         model = jax.tree.map(strong_type, model)
         _, params, _ = _split(model)
@@ -165,7 +171,7 @@ def primal_dual(
                 "`model` has no nnx.Param to train. `unroll` makes them of floating-point params; "
                 "wrap the arrays of an nnx module of your own in nnx.Param."
             )
-        loss, violation = jax.eval_shape(lambda: _checked(terms(model, batch, key)))
+        loss, violation = jax.eval_shape(lambda: _checked(_called(terms, model, batch, key)))
         del loss
         multipliers = {
             name: jnp.zeros(v.shape, jnp.promote_types(v.dtype, jnp.float32)) for name, v in violation.items()
@@ -247,11 +253,25 @@ def _all_finite(tree: PyTree) -> Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
 
 
+def _check_optimizer(name: str, optimizer: Any, example: str) -> None:
+    if not all(callable(getattr(optimizer, method, None)) for method in ("init", "update")):
+        raise ValueError(f"`{name}` must be an optimizer of optax such as {example}, got {optimizer!r}.")
+
+
+def _called(terms: Terms, model: Any, batch: Any, key: Array) -> Any:
+    try:
+        return terms(model, batch, key)
+    except (TypeError, ValueError) as error:
+        error.add_note("This came up in `terms`, called as terms(model, batch, key).")
+        raise
+
+
 def _checked(result: Any) -> tuple[Array, dict[str, Array]]:
     """What `terms` returned, if it has the form it must have."""
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
         raise ValueError(
-            f"`terms` must return (loss, {{name: violation}}), got {type(result).__name__}: "
+            f"`terms` must return (loss, {{name: violation}}), got "
+            f"{'Array' if isinstance(result, jax.Array) else type(result).__name__}: "
             "for training without constraints return an empty dictionary."
         )
     loss, violation = result
@@ -261,8 +281,9 @@ def _checked(result: Any) -> tuple[Array, dict[str, Array]]:
         )
     for name, value in violation.items():
         if jnp.ndim(value) != 1:
+            hint = "take the mean (or another statistic of `constraints`) over the batch"
             raise ValueError(
                 f"`terms` must return violations of shape (num_layers,), got {jnp.shape(value)} for {name!r}: "
-                "take the mean (or another statistic of `constraints`) over the batch."
+                f"{hint if jnp.ndim(value) else 'a single constraint is value[None]'}."
             )
     return loss, violation

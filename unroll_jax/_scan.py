@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from unroll_jax._checks import check_count
+from unroll_jax._checks import check_count, check_state
 from unroll_jax._tree import strong_type
 from unroll_jax._types import Array, Params, Problem, PyTree, State
 
@@ -80,8 +80,7 @@ def scan_layers(
         ValueError: for parameters that are not stacked as `layer_axes` says, or a step that changes its state.
     """
     check_count("num_layers", num_layers)
-    if remat not in (None, "layer", "nested"):
-        raise ValueError(f'`remat` must be None, "layer" or "nested", got {remat!r}.')
+    check_remat(remat)
     leaves, structure = jax.tree.flatten(params)
     axes = axes_of_leaves(params, layer_axes)
     check_stacked(params, axes, num_layers)
@@ -92,7 +91,7 @@ def scan_layers(
         layer = structure.unflatten([next(own) if axis == 0 else leaf for leaf, axis in zip(leaves, axes, strict=True)])
         try:
             new_state = jax.tree.map(strong_type, step(layer, state, problem))
-            _check_state(state, new_state)
+            check_state(state, new_state)
         except (TypeError, ValueError) as error:
             error.add_note(
                 f"This came up in `step`, called with one layer's params of shapes {jax.tree.map(jnp.shape, layer)}. "
@@ -103,6 +102,12 @@ def scan_layers(
         return new_state, None if record is None else record(new_state)
 
     return _scan(body, jax.tree.map(strong_type, state), per_layer, num_layers, remat)
+
+
+def check_remat(remat: Any) -> None:
+    """Raise unless `remat` is one of the words that `scan_layers` knows."""
+    if remat not in (None, "layer", "nested"):
+        raise ValueError(f'`remat` must be None, "layer" or "nested", got {remat!r}.')
 
 
 def axes_of_leaves(params: Params, layer_axes: PyTree) -> tuple[int | None, ...]:
@@ -172,22 +177,5 @@ def _scan(
     return state, records
 
 
-def _check_state(state: State, new_state: State) -> None:
-    old, new = jax.tree.structure(state), jax.tree.structure(new_state)
-    if old != new:
-        raise ValueError(
-            f"`step` must keep the structure of its state: it got {old} and returned {new}. "
-            "Let `init` return what `step` returns."
-        )
-    after = jax.tree.leaves(new_state)
-    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(state), after, strict=True):
-        if (a.shape, a.dtype) != (b.shape, b.dtype):
-            raise ValueError(
-                f"`step` must keep the shapes and dtypes of its state, but it turned {_name(path, 'state')} from "
-                f"{a.dtype}{list(a.shape)} into {b.dtype}{list(b.shape)}. Make `init` and `step` agree; "
-                "a batch of problems goes through jax.vmap."
-            )
-
-
-def _name(path: Any, root: str = "params") -> str:
-    return f"`{root}{jax.tree_util.keystr(path)}`"
+def _name(path: Any) -> str:
+    return f"`params{jax.tree_util.keystr(path)}`"

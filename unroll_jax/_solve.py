@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from unroll_jax._checks import check_count, check_non_negative
+from unroll_jax._checks import check_algorithm, check_count, check_non_negative, check_state
 from unroll_jax._tree import tree_norm, tree_sub
 from unroll_jax._types import Algorithm, Array, Params, Problem, State, estimate_of
 
@@ -67,7 +67,8 @@ def solve(
         check_every: steps between two values of the residual, at least 1; more where the residual is expensive.
 
     Raises:
-        ValueError: for a negative tolerance, or counts below 1.
+        ValueError: for a negative tolerance, counts below 1, a residual that is no number, or a step that changes its
+            state's shape.
 
     >>> import unroll_jax as uj
     >>> operator = uj.operators.Dense(jnp.array([[2.0, 0.0], [0.0, 1.0]]))
@@ -77,6 +78,7 @@ def solve(
     >>> bool(solution.converged), bool(jnp.allclose(solution.state.x, jnp.array([1.0, 3.0])))
     (True, True)
     """
+    check_algorithm(algorithm)
     check_non_negative("tolerance", tolerance)
     check_count("max_steps", max_steps)
     check_count("check_every", check_every)
@@ -84,7 +86,9 @@ def solve(
         params = prepare(params, problem)
 
     def step(_: int, state: State) -> State:
-        return algorithm.step(params, state, problem)
+        new_state = algorithm.step(params, state, problem)
+        check_state(state, new_state)
+        return new_state
 
     def check(solution: Solution) -> Solution:
         previous = solution.state
@@ -100,5 +104,9 @@ def solve(
 
     start = algorithm.init(problem)
     shape = jax.eval_shape(lambda: residual(start, start, problem))
+    if getattr(shape, "shape", None) != ():
+        raise ValueError(
+            f"`residual` must return one number, got {getattr(shape, 'shape', type(shape).__name__)}: take its norm."
+        )
     unknown = Solution(start, jnp.zeros((), int), jnp.full(shape.shape, jnp.inf, shape.dtype), jnp.asarray(False))
     return jax.lax.while_loop(is_running, check, unknown)

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from unroll_jax._checks import check_count, check_floating
-from unroll_jax._scan import Remat, axes_of_leaves, check_stacked, scan_layers
+from unroll_jax._checks import check_algorithm, check_count, check_floating
+from unroll_jax._scan import Remat, axes_of_leaves, check_remat, check_stacked, scan_layers
 from unroll_jax._tree import cast_like, lower, strong_type
 from unroll_jax._types import Algorithm, Params, Problem, PyTree, State
 
@@ -50,7 +50,9 @@ class Unrolled(nnx.Module):
         remat: Remat = None,
         compute_dtype: Any = None,
     ):
+        check_algorithm(algorithm)
         check_count("num_layers", num_layers)
+        check_remat(remat)
         check_floating("compute_dtype", compute_dtype)
         self.algorithm = algorithm
         self.num_layers = num_layers

@@ -5,8 +5,10 @@ tested on fresh samples: `certify` bounds its expectation, and the probability t
 These functions run on the host, in NumPy's float64; they are not for tracing.
 """
 
+import numbers
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -199,8 +201,8 @@ def geometric_envelope(
     array([8. , 5. , 3.5 , 2.75])
     """
     check_rate(rate)
-    if num_layers < 0:
-        raise ValueError(f"`num_layers` must be non-negative, got {num_layers}.")
+    if not isinstance(num_layers, numbers.Integral) or num_layers < 0:
+        raise ValueError(f"`num_layers` must be non-negative, got {num_layers}: it is a whole number.")
     for name, number in (("initial", initial), ("slack", slack)):
         if not 0 <= number < np.inf:
             raise ValueError(f"`{name}` must be non-negative and finite, got {number}.")
@@ -227,7 +229,12 @@ def _envelope_limit(initial: float, rate: float, slack: float) -> float:
 
 
 def _checked_values(values: ArrayLike) -> np.ndarray:
-    values = np.asarray(values, np.float64)
+    try:
+        values = np.asarray(values, np.float64)
+    except jax.errors.TracerArrayConversionError as error:
+        raise ValueError(
+            "`values` must be numbers, got an array that is being traced: call `certify` outside of jax.jit."
+        ) from error
     if values.ndim != 2 or values.shape[0] < 2 or values.shape[1] < 2:
         raise ValueError(
             "`values` must have shape (num_samples, num_layers + 1) with at least 2 samples and 1 layer, "

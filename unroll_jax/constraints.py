@@ -11,7 +11,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from unroll_jax._checks import check_non_negative, check_rate
+from unroll_jax._checks import check_function, check_non_negative, check_positive, check_rate
 from unroll_jax._tree import tree_add_scaled, tree_norm, tree_sub
 from unroll_jax._types import Array, Constraint, Estimate, Example, Measure, Trajectory
 
@@ -25,7 +25,14 @@ def distance_to(target: Callable[[Example], Estimate]) -> Measure:
     >>> measure(jnp.array([3.0, 4.0]), {"x": jnp.zeros(2)})
     Array(5., dtype=float32)
     """
-    return lambda estimate, example: tree_norm(tree_sub(estimate, target(example)))
+    check_function("target", target, 'lambda example: example["x"]')
+
+    def measure(estimate: Estimate, example: Example) -> Array:
+        wanted = target(example)
+        _check_alike("target", wanted, estimate)
+        return tree_norm(tree_sub(estimate, wanted))
+
+    return measure
 
 
 def gradient_norm(gradient: Callable[[Estimate, Example], Estimate]) -> Measure:
@@ -33,6 +40,7 @@ def gradient_norm(gradient: Callable[[Estimate, Example], Estimate]) -> Measure:
 
     >>> measure = gradient_norm(lambda x, problem: problem.gradient(x))  # of a LeastSquares, say
     """
+    check_function("gradient", gradient, "lambda x, example: example.gradient(x)")
     return lambda estimate, example: tree_norm(gradient(estimate, example))
 
 
@@ -53,9 +61,15 @@ def prox_gradient_residual(
     >>> measure(jnp.array([2.0, 0.0]), jnp.array([3.0, 0.5]))  # the minimizer of ||x - y||^2 / 2 + ||x||_1
     Array(0., dtype=float32)
     """
+    check_function("gradient", gradient, "lambda x, example: example.gradient(x)")
+    check_function("prox", prox, "prox.soft_threshold")
+    check_positive("step_size", step_size)
+    check_non_negative("strength", strength)
 
     def measure(estimate: Estimate, example: Example) -> Array:
-        forward = tree_add_scaled(estimate, -step_size, gradient(estimate, example))
+        slope = gradient(estimate, example)
+        _check_alike("gradient", slope, estimate)
+        forward = tree_add_scaled(estimate, -step_size, slope)
         return tree_norm(tree_sub(estimate, prox(forward, step_size * strength))) / step_size
 
     return measure
@@ -68,6 +82,7 @@ def objective(value: Callable[[Estimate, Example], Array]) -> Measure:
 
     >>> measure = objective(lambda x, lasso: lasso.duality_gap(x))  # an upper bound, of a Lasso
     """
+    check_function("value", value, "lambda x, example: example.duality_gap(x)")
     return lambda estimate, example: value(estimate, example)
 
 
@@ -115,6 +130,7 @@ def descent(
     >>> constraint(jnp.array([[4.0], [1.0], [1.0]]), jnp.zeros(1))
     Array([-1. ,  0.5], dtype=float32)
     """
+    check_function("measure", measure, 'distance_to(lambda example: example["x"])')
     check_rate(rate)
     if form not in ("difference", "ratio"):
         raise ValueError(f'`form` must be "difference" or "ratio", got {form!r}.')
@@ -185,7 +201,7 @@ def conditional_value_at_risk(violation: Array, level: float) -> Array:
     """
     _check_batch("violation", violation)
     if not 0 <= level < 1:
-        raise ValueError(f"`level` must lie in [0, 1), got {level}.")
+        raise ValueError(f"`level` must lie in [0, 1), got {level}: 0.95 takes the worst 5 %.")
     batch_size = violation.shape[0]
     # the whole examples of the tail count fully, the one on its edge in part
     weights = jnp.clip((1 - level) * batch_size - jnp.arange(batch_size), 0, 1).astype(violation.dtype)
@@ -196,6 +212,22 @@ def conditional_value_at_risk(violation: Array, level: float) -> Array:
 def _pair(values: Array, stop_gradient_previous: bool) -> tuple[Array, Array]:
     previous = jax.lax.stop_gradient(values[:-1]) if stop_gradient_previous else values[:-1]
     return previous, values[1:]
+
+
+def _check_alike(name: str, found: Estimate, estimate: Estimate) -> None:
+    """Raise unless a function of this name returned the structure and shape of an estimate, or a number per leaf."""
+    wanted = jax.tree.structure(estimate)
+    if jax.tree.structure(found) != wanted:
+        raise ValueError(
+            f"`{name}` must return the structure of an estimate, {wanted}, got {jax.tree.structure(found)}. "
+            "If states were recorded, record their estimates: trajectory(problem, lambda state: state.x)."
+        )
+    for leaf, like in zip(jax.tree.leaves(found), jax.tree.leaves(estimate), strict=True):
+        if jnp.shape(leaf) not in ((), jnp.shape(like)):
+            raise ValueError(
+                f"`{name}` must return the shape of an estimate, {jnp.shape(like)}, got {jnp.shape(leaf)}. Give one "
+                "example and its trajectory, the layers in front, and take batches by jax.vmap."
+            )
 
 
 def _check_batch(name: str, values: Array) -> None:

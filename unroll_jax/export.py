@@ -146,7 +146,14 @@ def save(
     names = [leaf["name"] for leaf in problem_leaves]
     if len(set(names)) < len(names):
         raise ValueError(f"`example_problem` must have leaves of different names, got {names}. Rename its keys.")
-    output_spec = jax.eval_shape(apply, model_spec, problem_spec)
+    try:
+        output_spec = jax.eval_shape(apply, model_spec, problem_spec)
+    except (TypeError, ValueError) as error:
+        error.add_note(
+            "This came up in `apply`, for an `example_problem` with leaves of shapes "
+            f"{[leaf.shape for leaf in jax.tree.leaves(problem_spec)]}: it must be one problem, without a batch axis."
+        )
+        raise
 
     def program(weights: list[jax.Array], problems: list[jax.Array]) -> list[jax.Array]:
         own_model = _from_plain(model_spec, weights)

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from unroll_jax._checks import check_non_negative, check_operator
 from unroll_jax._tree import tree_add_scaled, tree_real_vdot, tree_sub
 from unroll_jax._types import Array, Estimate, LinearOperator
 
@@ -39,6 +40,7 @@ class LeastSquares:
 
     def residual(self, x: Estimate) -> Any:
         """operator(x) - measurement: the shape of the measurement."""
+        check_operator("operator", self.operator)
         predicted = self.operator(x)
         shapes = [jax.tree.map(jnp.shape, tree) for tree in (predicted, self.measurement)]
         if shapes[0] != shapes[1]:
@@ -81,6 +83,7 @@ class Lasso:
                 f"`l1_weight` must have shape (), got {jnp.shape(self.l1_weight)}: one weight for all entries. "
                 "Scale the operator's columns for weights of their own."
             )
+        check_non_negative("l1_weight", self.l1_weight)
         return self.least_squares.value(x) + self.l1_weight * jnp.sum(jnp.abs(x))
 
     def gradient(self, x: Array) -> Array:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from unroll_jax._checks import check_positive
+from unroll_jax._checks import check_attributes, check_count, check_key, check_positive
 from unroll_jax._types import Algorithm, Array, Problem
 from unroll_jax.algorithms.proximal import zero_start
 from unroll_jax.operators import Dense, operator_norm
@@ -57,6 +57,7 @@ def lista(start: Callable[[Problem], Array] = zero_start) -> Algorithm:
         return LISTAState(start(problem))
 
     def step(params: LISTAParams, state: LISTAState, problem: Problem) -> LISTAState:
+        _check_layer(params, state.x, problem.measurement)
         mixed = params.recurrent @ state.x + params.encoder @ problem.measurement
         return LISTAState(soft_threshold(mixed, jnp.exp(params.log_threshold)))
 
@@ -111,8 +112,11 @@ def random_lista_params(
         threshold: the initial threshold of every entry, positive; the unit of the code.
 
     Raises:
-        ValueError: for a threshold that is not positive.
+        ValueError: for a threshold that is not positive, sizes below 1, or what is no random key.
     """
+    check_key("key", key)
+    check_count("num_measurements", num_measurements)
+    check_count("num_atoms", num_atoms)
     check_positive("threshold", threshold)
     recurrent_key, encoder_key = jax.random.split(key)
     return LISTAParams(
@@ -120,3 +124,17 @@ def random_lista_params(
         encoder=gain / num_measurements**0.5 * jax.random.normal(encoder_key, (num_atoms, num_measurements)),
         log_threshold=jnp.full(num_atoms, jnp.log(threshold), float),  # not weakly typed
     )
+
+
+def _check_layer(params: LISTAParams, x: Array, measurement: Array) -> None:
+    check_attributes(
+        "params", params, LISTAParams._fields, "LISTAParams, as lista_params or random_lista_params makes them"
+    )
+    num_atoms, num_measurements = jnp.shape(x)[0], jnp.shape(measurement)[0]
+    for name, num_columns in (("recurrent", num_atoms), ("encoder", num_measurements)):
+        shape = jnp.shape(getattr(params, name))
+        if shape != (num_atoms, num_columns):
+            raise ValueError(
+                f"`{name}` must have shape {(num_atoms, num_columns)} for a code of size {num_atoms} and a measurement "
+                f"of size {num_measurements}, got {shape}. Make the params of one layer, for this problem's operator."
+            )

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from unroll_jax._checks import check_non_negative
+from unroll_jax._checks import check_attributes, check_non_negative, check_operator
 from unroll_jax._tree import tree_add_scaled, tree_real_vdot, tree_sub, tree_where
 from unroll_jax._types import Algorithm, Array, Estimate, LinearOperator, Problem
 from unroll_jax.operators import operator_norm
@@ -64,8 +64,27 @@ def proximal_gradient_params(
 
 
 def zero_start(problem: Problem) -> Estimate:
-    """Zeros in the shape of `problem.operator.adjoint(problem.measurement)`."""
-    shape = jax.eval_shape(problem.operator.adjoint, problem.measurement)
+    """Zeros in the shape of `problem.operator.adjoint(problem.measurement)`.
+
+    Raises:
+        ValueError: for a problem without these two, or of whole numbers.
+    """
+    check_attributes("problem", problem, ("operator", "measurement"), "LeastSquares(operator, measurement), say")
+    check_operator("operator", problem.operator)
+    try:
+        shape = jax.eval_shape(problem.operator.adjoint, problem.measurement)
+    except (TypeError, ValueError) as error:
+        error.add_note(
+            f"This came up for a `measurement` of shape {jax.tree.map(jnp.shape, problem.measurement)}, which must be "
+            "one that the problem's `operator` makes; batches go through jax.vmap."
+        )
+        raise
+    for leaf in jax.tree.leaves(shape):
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            raise ValueError(
+                "`measurement` must be of a floating-point or complex type, or its `operator`, "
+                f"got {leaf.dtype} from operator.adjoint(measurement). Convert it: measurement.astype(float)."
+            )
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shape)
 
 
@@ -165,5 +184,7 @@ def _forward_backward(
     x: Estimate,
     problem: Problem,
 ) -> Estimate:
+    fields = ProximalGradientParams._fields
+    check_attributes("params", params, fields, "ProximalGradientParams, as proximal_gradient_params makes them")
     forward = tree_add_scaled(x, -params.step_size, gradient(x, problem))
     return prox(forward, params.step_size * params.strength)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from unroll_jax._checks import check_algorithm, check_attributes, check_function, check_key
 from unroll_jax._types import Algorithm, Array, Estimate, Params, Problem, State, estimate_of
 
 
@@ -57,14 +58,19 @@ def perturbed(algorithm: Algorithm, noise_norm: Callable[[Estimate, Problem], Ar
         An algorithm with the same parameters, on `NoisyProblem(problem, key)`, with `PerturbedState`.
 
     Raises:
-        ValueError: from `init`, if the algorithm's state has no field `x`.
+        ValueError: for what is no algorithm or no function; from `init`, for a problem without a key, or if the
+            algorithm's state has no field `x`.
 
     >>> import unroll_jax as uj
     >>> ista = uj.algorithms.proximal_gradient()
     >>> noisy = perturbed(ista, lambda x, problem: jnp.linalg.norm(problem.gradient(x)))
     """
+    check_algorithm(algorithm)
+    check_function("noise_norm", noise_norm, "lambda x, problem: 0.1")
 
     def init(problem: NoisyProblem) -> PerturbedState:
+        check_attributes("problem", problem, NoisyProblem._fields, "NoisyProblem(problem, key)")
+        check_key("key", problem.key)
         inner = algorithm.init(problem.problem)
         if "x" not in getattr(inner, "_fields", ()):
             raise ValueError(
@@ -76,7 +82,10 @@ def perturbed(algorithm: Algorithm, noise_norm: Callable[[Estimate, Problem], Ar
     def step(params: Params, state: PerturbedState, problem: NoisyProblem) -> PerturbedState:
         key, noise_key = jax.random.split(state.key)
         x = state.inner.x
-        norm = jnp.where(state.is_start, 0, jax.lax.stop_gradient(noise_norm(x, problem.problem)))
+        norm = noise_norm(x, problem.problem)
+        if jnp.shape(norm) != ():
+            raise ValueError(f"`noise_norm` must return one number, got shape {jnp.shape(norm)}: take a norm.")
+        norm = jnp.where(state.is_start, 0, jax.lax.stop_gradient(norm))
         noisy = state.inner._replace(x=_add_noise(noise_key, x, norm))
         return PerturbedState(algorithm.step(params, noisy, problem.problem), key, jnp.asarray(False))
 

@@ -66,12 +66,17 @@ class Diagonal:
             )
 
 
-def _check_vector(name: str, x: Array, matrix: Array, axis: int) -> None:
+def check_matrix(matrix: Array) -> None:
+    """Raise unless `matrix` has two axes."""
     if jnp.ndim(matrix) != 2:
         raise ValueError(
             f"`matrix` of a Dense operator must have shape (m, n), got {jnp.shape(matrix)}. "
             "Map over a batch of operators by jax.vmap."
         )
+
+
+def _check_vector(name: str, x: Array, matrix: Array, axis: int) -> None:
+    check_matrix(matrix)
     size = jnp.shape(matrix)[axis]
     if jnp.shape(x) != (size,):
         raise ValueError(

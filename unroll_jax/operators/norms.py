@@ -3,11 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from unroll_jax._checks import check_count
+from unroll_jax._checks import check_count, check_key, check_operator
 from unroll_jax._tree import tree_norm
 from unroll_jax._types import Array, LinearOperator, PyTree
 from unroll_jax.operators.algebra import Adjoint
-from unroll_jax.operators.matrix import Dense, Diagonal
+from unroll_jax.operators.matrix import Dense, Diagonal, check_matrix
 
 
 def operator_norm(
@@ -26,15 +26,18 @@ def operator_norm(
         key: where power iteration starts; `jax.random.key(0)` if None.
 
     Raises:
-        ValueError: if power iteration is needed and `like` is missing, or `num_steps` is below 1.
+        ValueError: for what is no operator; if power iteration is needed and `like` is missing or no array, `num_steps`
+            is below 1, or `key` is no random key.
 
     >>> from unroll_jax.operators import Dense
     >>> operator_norm(Dense(jnp.diag(jnp.array([1.0, 3.0]))))
     Array(3., dtype=float32)
     """
+    check_operator("operator", operator)
     if isinstance(operator, Adjoint) and isinstance(operator.operator, Dense | Diagonal):
         operator = operator.operator
     if isinstance(operator, Dense):
+        check_matrix(operator.matrix)
         return jnp.linalg.norm(operator.matrix, ord=2)
     if isinstance(operator, Diagonal):
         return jnp.max(jnp.abs(operator.diagonal))
@@ -45,7 +48,15 @@ def operator_norm(
         )
     check_count("num_steps", num_steps)
     leaves, structure = jax.tree.flatten(like)
-    keys = jax.random.split(jax.random.key(0) if key is None else key, len(leaves))
+    for leaf in leaves:
+        if not (hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact)):
+            raise ValueError(
+                "`like` must be an array of a floating-point or complex type, or its jax.ShapeDtypeStruct, "
+                f"got {getattr(leaf, 'dtype', type(leaf).__name__)}."
+            )
+    key = jax.random.key(0) if key is None else key
+    check_key("key", key)
+    keys = jax.random.split(key, len(leaves))
     start = structure.unflatten(
         [jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
     )

@@ -1,7 +1,9 @@
 """Projections: proximal operators of the indicator function of a convex set, whatever the strength."""
 
+import jax
 import jax.numpy as jnp
 
+from unroll_jax._checks import check_fits, check_ordered, check_real_array
 from unroll_jax._types import Array
 
 
@@ -16,6 +18,7 @@ def non_negative(x: Array, strength: Array | float = 1.0) -> Array:
     Array([0. , 0.5], dtype=float32)
     """
     del strength
+    check_real_array("x", x)
     return jnp.maximum(x, 0)
 
 
@@ -32,4 +35,9 @@ def box(x: Array, strength: Array | float = 1.0, *, lower: Array | float = 0.0, 
     Array([0. , 0.5, 1. ], dtype=float32)
     """
     del strength
+    check_real_array("x", x)
+    check_fits("lower", lower, x)
+    check_fits("upper", upper, x)
+    if not any(isinstance(bound, jax.Array) for bound in (lower, upper)):  # arrays would make eager code wait for them
+        check_ordered("lower", lower, "upper", upper)
     return jnp.clip(x, lower, upper)

@@ -1,7 +1,9 @@
 """Proximal operators that move entries toward zero."""
 
+import jax
 import jax.numpy as jnp
 
+from unroll_jax._checks import check_fits, check_non_negative
 from unroll_jax._types import Array
 
 
@@ -18,6 +20,9 @@ def soft_threshold(x: Array, strength: Array | float) -> Array:
     >>> soft_threshold(jnp.array([-2.0, 0.5]), 1.0)
     Array([-1.,  0.], dtype=float32)
     """
+    check_fits("strength", strength, x)
+    if not isinstance(strength, jax.Array):  # an array would make eager code wait for it
+        check_non_negative("strength", strength)
     if jnp.iscomplexobj(x):
         modulus = jnp.abs(x)
         shrunk = jnp.maximum(modulus - strength, 0)
