@@ -517,7 +517,8 @@ USES = {
         jax.random.split(KEY, LAYERS)),
     "a key of the old kind": lambda: algorithms.random_lista_params(jax.random.PRNGKey(0), M, N),
     "one threshold for all layers and entries": lambda: uj.unroll(LISTA, LAYERS, LISTA_PARAMS._replace(
-        log_threshold=jnp.zeros(())), layer_axes=algorithms.LISTAParams(0, 0, None))(problem()),
+        log_threshold=jnp.zeros(())), layer_axes=LISTA_PARAMS._replace(recurrent=0, encoder=0, log_threshold=None))(
+        problem()),
     "thresholds by column": lambda: prox.soft_threshold(XS, jnp.ones(N)),
     "a start of Python numbers": lambda: solve(uj.Algorithm(lambda p: 0, lambda params, x, p: x + 0.5)),
     "a target that is zero": lambda: DISTANCE(XS[0], {"x": 0.0}),
