@@ -37,6 +37,8 @@ FLOORS = {
     "_primal_dual": 2,
     "certificates": 2,
     "splines.modules": 3,
+    "splines.layers": 3,
+    "splines.training": 3,
     "regularizers.modules": 3,
     "regularizers.pretrained": 3,
     "flows.glow": 3,

@@ -35,4 +35,5 @@ from unroll_jax import export as export
 from unroll_jax import objectives as objectives
 from unroll_jax import operators as operators
 from unroll_jax import prox as prox
+from unroll_jax import splines as splines
 from unroll_jax import training as training
