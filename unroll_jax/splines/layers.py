@@ -262,7 +262,7 @@ class ResidualBlock(nnx.Module):
 
     @property
     def lipschitz(self) -> float:
-        """The Lipschitz constant of the block: 1, or 1 + c without the division."""
+        """The Lipschitz constant of the block, 1, or 1 + c without the division."""
         return 1.0 if self.is_nonexpansive else 1 + self.contraction
 
     def __call__(self, x: Array) -> Array:

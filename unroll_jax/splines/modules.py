@@ -223,7 +223,7 @@ class LinearSpline(_Spline):
 
     @property
     def feasible_coefficients(self) -> Array:
-        """The values at the knots that count: with slopes in the box, `(num_knots,)` or `(num_splines, num_knots)`."""
+        """The values at the knots that count, with slopes in the box, `(num_knots,)` or `(num_splines, num_knots)`."""
         return clip_slopes(self.coefficients[...], self.grid, self.box, keep=self.keep)
 
     def frozen(self, *, threshold: Array | float = 0.0) -> "FixedSpline":

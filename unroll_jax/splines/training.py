@@ -97,7 +97,7 @@ def with_feasible_splines(model: PyTree) -> PyTree:
     it has a gradient. For an optimizer that does so itself there is `keep_splines_feasible`.
 
     Args:
-        model: a pytree with `LinearSpline`s in it, also stacked ones, with a leading axis of layers.
+        model: a pytree with one `LinearSpline` or more in it, also stacked ones, with a leading axis of layers.
 
     Returns:
         A new model; the given one stays as it is.
