@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from catalogue import ALGORITHMS, L1_WEIGHT, NUM_ATOMS, NUM_MEASUREMENTS, name_of
+from catalogue import ALGORITHMS, name_of
+from catalogue.algorithms import L1_WEIGHT, NUM_ATOMS, NUM_MEASUREMENTS
 from helpers import (
     DTYPES,
     ROUNDING,
