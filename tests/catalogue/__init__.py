@@ -4,7 +4,23 @@ A row's name starts with the public name that it stands for; a public name witho
 Factories draw from a NumPy generator: no compilation, and the same numbers in every precision.
 """
 
-from catalogue.algorithms import ALGORITHMS as ALGORITHMS
-from catalogue.operators import OPERATORS as OPERATORS
-from catalogue.proximal import PROXES as PROXES
+from catalogue import (
+    algorithms,
+    gradient_methods,
+    imaging_operators,
+    operators,
+    proximal,
+    sparse_coders,
+    splitting_methods,
+    transforms,
+)
 from catalogue.rows import name_of as name_of
+
+OPERATORS = (*operators.OPERATORS, *imaging_operators.OPERATORS, *transforms.OPERATORS)
+PROXES = proximal.PROXES
+ALGORITHMS = (
+    *algorithms.ALGORITHMS,
+    *gradient_methods.ALGORITHMS,
+    *splitting_methods.ALGORITHMS,
+    *sparse_coders.ALGORITHMS,
+)

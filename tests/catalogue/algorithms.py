@@ -1,4 +1,4 @@
-"""Every algorithm."""
+"""Proximal gradient methods, LISTA, and layer noise."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Every operator."""
+"""Matrices, diagonals, and operators made of operators."""
 
 from typing import Any
 

@@ -1,0 +1,5 @@
+"""Gradient methods, methods for positive problems, and wrappers."""
+
+from catalogue.rows import AlgorithmRow
+
+ALGORITHMS: tuple[AlgorithmRow, ...] = ()

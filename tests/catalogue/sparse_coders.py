@@ -1,0 +1,5 @@
+"""The LISTA family."""
+
+from catalogue.rows import AlgorithmRow
+
+ALGORITHMS: tuple[AlgorithmRow, ...] = ()

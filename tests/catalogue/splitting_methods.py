@@ -1,0 +1,5 @@
+"""Splitting and primal-dual methods, classical and with learned denoisers."""
+
+from catalogue.rows import AlgorithmRow
+
+ALGORITHMS: tuple[AlgorithmRow, ...] = ()

@@ -1,0 +1,5 @@
+"""Operators by a transform: Fourier, MRI, cosine, wavelets, tomography."""
+
+from catalogue.rows import OperatorRow
+
+OPERATORS: tuple[OperatorRow, ...] = ()
