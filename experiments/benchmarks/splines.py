@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.report import markdown_table
-from unroll_jax.splines import NonuniformGrid, UniformGrid, linear_spline
+from unroll_jax.splines import LinearSpline, NonuniformGrid, SlopeBox, UniformGrid, linear_spline
 
 GRID = UniformGrid(-1.0, 1.0, 101)
 IMAGE = (481, 321, 60)  # one image behind 60 filters: 9.3 million values
@@ -22,7 +22,8 @@ BATCH = (16, 40, 40, 60)
 
 def main() -> None:
     """Print the table."""
-    print(markdown_table(["what", "measured", "milliseconds", "target"], [*shared_splines(), *splines_per_channel()]))
+    rows = [*shared_splines(), *splines_per_channel(), *pruned_splines()]
+    print(markdown_table(["what", "measured", "milliseconds", "target"], rows))
 
 
 def shared_splines() -> list[list[str]]:
@@ -59,6 +60,20 @@ def splines_per_channel() -> list[list[str]]:
         repeats=50,
     )
     return [_row("plain autodiff / 60 splines, forward and backward", times, "plain", "splines", ">= 1.5")]
+
+
+def pruned_splines() -> list[list[str]]:
+    """A spline of 101 knots against what `frozen` makes of it, where 3, 12 and 40 knots are left."""
+    x, rows = _draw(0, (1_000_000,)) / 2, []
+    for num_knots in (3, 12, 40):
+        places = jnp.linspace(0, GRID.num_knots - 1, num_knots).round().astype(int)
+        heights = jnp.interp(GRID.knots, GRID.knots[places], _draw(num_knots, (num_knots,)) / num_knots)
+        parent = LinearSpline(GRID, init=heights, box=SlopeBox(-jnp.inf, jnp.inf), learn_scale=False)
+        pruned = parent.frozen(threshold=1e-3)
+        times = _interleaved({"parent": _bound(parent, x), "pruned": _bound(pruned, x)}, repeats=50)
+        name = f"pruned to {num_knots} knots / parent of {GRID.num_knots}"
+        rows.append(_row(name, times, "pruned", "parent", "<= 1.0"))
+    return rows
 
 
 def plain_spline(x: jax.Array, coefficients: jax.Array) -> jax.Array:
