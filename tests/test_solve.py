@@ -16,7 +16,7 @@ from helpers import (
     stack,
 )
 
-from unroll_jax import Algorithm, relative_change, solve
+from unroll_jax import Algorithm, solve
 from unroll_jax.algorithms import (
     ProximalGradientParams,
     ProximalGradientState,
@@ -27,6 +27,7 @@ from unroll_jax.algorithms import (
 from unroll_jax.objectives import Lasso, LeastSquares
 from unroll_jax.operators import Dense
 from unroll_jax.prox import non_negative
+from unroll_jax.stopping import absolute_change, duality_gap, gradient_norm, relative_change
 
 # the exact descent on ||x - problem||^2 / 2, which halves its error in every step
 HALVING = proximal_gradient(lambda x, problem: x - problem, lambda x, strength: x, jnp.zeros_like)
@@ -42,11 +43,6 @@ def solve_least_squares(problem, algorithm=None, strength=0.0, **options):
     params = proximal_gradient_params(problem.operator, strength)
     options = {"tolerance": 1e-12, "max_steps": 20_000} | options
     return solve(fista() if algorithm is None else algorithm, params, problem, **options)
-
-
-def duality_gap(previous, state, problem):
-    del previous
-    return problem.duality_gap(state.x)
 
 
 # --- solutions ---
@@ -169,6 +165,32 @@ def test_relative_change():
     np.testing.assert_allclose(relative_change({"a": jnp.ones(2)}, {"a": 2 * jnp.ones(2)}, None), 0.5)
 
 
+def test_stopping_rules():
+    problem = least_squares(dtype="float32")
+    x, y = draw(np.random.default_rng(1), (2, 6))
+    np.testing.assert_allclose(absolute_change(y, x, problem), np.linalg.norm(x - y), rtol=1e-6)
+    np.testing.assert_allclose(gradient_norm(y, x, problem), np.linalg.norm(problem.gradient(x)), rtol=1e-6)
+    lasso = Lasso(problem.operator, problem.measurement, 0.5)
+    np.testing.assert_allclose(duality_gap(y, x, lasso), lasso.duality_gap(x))
+    for rule in (gradient_norm, duality_gap):
+        with pytest.raises(
+            ValueError, match=f"`problem` must have `.{'gradient' if rule is gradient_norm else 'dual'}"
+        ):
+            rule(y, x, None)
+
+
+@pytest.mark.parametrize("check_every", [1, 3])
+def test_records_are_of_the_start_and_every_check_and_then_of_the_last(check_every):
+    options = {"tolerance": 0.1, "max_steps": 10, "check_every": check_every, "record": lambda state: {"x": state.x}}
+    solution = solve(HALVING, HALF, jnp.ones(2), **options)
+    # it stops after 4 steps, or 6
+    steps = np.minimum(np.arange(0, 10 + check_every, check_every), int(solution.num_steps))
+    np.testing.assert_allclose(solution.records["x"], 1 - 0.5 ** steps[:, None] * np.ones(2), rtol=1e-6)
+    batch = jax.vmap(lambda problem: solve(HALVING, HALF, problem, **options))(jnp.array([[1.0, 1.0], [0.0, 0.0]]))
+    np.testing.assert_array_equal(batch.records["x"][0], solution.records["x"])
+    np.testing.assert_array_equal(batch.records["x"][1], 0)
+
+
 # --- when something goes wrong ---
 
 
@@ -188,6 +210,17 @@ def test_divergence_ends_the_loop():
     assert int(solution.num_steps) < 100
     assert not bool(solution.converged)
     assert not np.isfinite(solution.residual)
+
+
+def test_an_estimate_that_is_not_finite_is_reported_whatever_the_residual_says():
+    blind = lambda previous, state, problem: jnp.asarray(0.5)
+    too_long = ProximalGradientParams(jnp.asarray(1e30), jnp.asarray(0.0))
+    solution = solve(HALVING, too_long, jnp.ones(2), tolerance=0.1, max_steps=10_000, residual=blind)
+    assert int(solution.num_steps) < 10
+    assert not bool(solution.is_finite)
+    satisfied = solve(HALVING, too_long, jnp.ones(2), tolerance=1.0, max_steps=10_000, residual=blind, check_every=9)
+    assert not bool(satisfied.converged)
+    assert bool(solve(HALVING, HALF, jnp.ones(2), tolerance=0.1, max_steps=10).is_finite)
 
 
 def test_an_estimate_that_falls_to_zero_converges():

@@ -10,8 +10,10 @@ from unroll_jax._unroll import unroll as unroll
 from unroll_jax._scan import scan_layers as scan_layers
 from unroll_jax._scan import stack_layers as stack_layers
 from unroll_jax._solve import Solution as Solution
-from unroll_jax._solve import relative_change as relative_change
 from unroll_jax._solve import solve as solve
+from unroll_jax._equilibrium import ImplicitGradient as ImplicitGradient
+from unroll_jax._equilibrium import JacobianFree as JacobianFree
+from unroll_jax._equilibrium import equilibrium as equilibrium
 
 # training under constraints, and certificates
 from unroll_jax._primal_dual import PrimalDual as PrimalDual
@@ -36,4 +38,5 @@ from unroll_jax import objectives as objectives
 from unroll_jax import operators as operators
 from unroll_jax import prox as prox
 from unroll_jax import splines as splines
+from unroll_jax import stopping as stopping
 from unroll_jax import training as training

@@ -31,6 +31,51 @@ def check_positive(name: str, value: Any) -> None:
         raise ValueError(f"`{name}` must be positive, got {value}.")
 
 
+def check_inside(name: str, value: Any, lower: float, upper: float) -> None:
+    """Raise unless all of `value` is real and strictly between `lower` and `upper`; NaN is not."""
+    _check_real(name, value)
+    if _is_wrong(lambda: (value > lower) & (value < upper)):
+        raise ValueError(f"`{name}` must lie strictly between {lower} and {upper}, got {value}.")
+
+
+def check_scalar(name: str, value: Any) -> None:
+    """Raise unless `value` has shape `()`."""
+    if jnp.shape(value) != ():
+        raise ValueError(f"`{name}` must have shape (), got {jnp.shape(value)}. Map over several by jax.vmap.")
+
+
+def check_inexact(name: str, tree: Any) -> None:
+    """Raise unless every leaf of `tree` is an array of a floating-point or complex type."""
+    for leaf in jax.tree.leaves(tree):
+        if not (hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact)):
+            raise ValueError(
+                f"`{name}` must be an array of a floating-point or complex type, or several, "
+                f"got {getattr(leaf, 'dtype', type(leaf).__name__)}."
+            )
+
+
+def check_adjoint_shape(x: Any, back: Any) -> None:
+    """Raise unless `back`, what an operator's adjoint gave, has the structure and the shapes of `x`, what it takes."""
+    shapes = [jax.tree.map(jnp.shape, tree) for tree in (x, back)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"`operator.adjoint` must return the shape of what the operator takes, {shapes[0]}, got {shapes[1]}. "
+            "Make `adjoint` the conjugate transpose of the operator, or let `from_function` make it."
+        )
+
+
+def check_binary(name: str, value: Any) -> None:
+    """Raise unless all of `value` is 0 or 1, or a truth value."""
+    if _is_wrong(lambda: (value == 0) | (value == 1)):
+        raise ValueError(f"`{name}` must consist of truth values, or of zeros and ones, got other numbers.")
+
+
+def check_vanishes(name: str, make: Callable[[], Any]) -> None:
+    """Raise if an entry of the arrays that `make()` gives is another number than zero."""
+    if _is_wrong(lambda: jnp.stack([jnp.all(~(jnp.abs(leaf) > 0)) for leaf in jax.tree.leaves(make())])):
+        raise ValueError(f"`{name}` must be zero, which it is not: a linear function adds no constant.")
+
+
 def check_count(name: str, value: Any) -> None:
     """Raise unless `value` is a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
@@ -68,7 +113,7 @@ def check_real_array(name: str, x: Any) -> None:
     """Raise if `x` is of a complex type."""
     if jnp.iscomplexobj(x):
         raise ValueError(
-            f"`{name}` must be real, got {x.dtype}: complex numbers have no order. "
+            f"`{name}` must be real, got {jnp.result_type(x)}: complex numbers have no order. "
             "Take its real and its imaginary part each by itself."
         )
 

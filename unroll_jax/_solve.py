@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from unroll_jax._checks import check_algorithm, check_count, check_non_negative, check_state
-from unroll_jax._tree import tree_norm, tree_sub
-from unroll_jax._types import Algorithm, Array, Params, Problem, State, estimate_of
+from unroll_jax._tree import tree_is_finite, tree_where
+from unroll_jax._types import Algorithm, Array, Params, Problem, PyTree, State, estimate_of
+from unroll_jax.stopping import relative_change
 
 
 class Solution(NamedTuple):
@@ -18,25 +19,17 @@ class Solution(NamedTuple):
         state: the algorithm's last state.
         num_steps: `()`, the iterations made.
         residual: `()`, the stopping rule's last value; not finite if the iterates were not.
-        converged: `()`, whether the residual reached the tolerance.
+        converged: `()`, whether the residual reached the tolerance, with a finite estimate.
+        is_finite: `()`, whether the estimate is finite; where it is not, the iteration stopped.
+        records: what `record` kept of the start and of the state at each check, on a leading axis; None without it.
     """
 
     state: State
     num_steps: Array
     residual: Array
     converged: Array
-
-
-def relative_change(previous: State, state: State, problem: Problem) -> Array:
-    """||x - x_previous|| / ||x||, the default residual of `solve`: `()`. It is 0 where both are 0.
-
-    >>> relative_change(jnp.array([3.0, 3.0]), jnp.array([3.0, 4.0]), None)
-    Array(0.2, dtype=float32)
-    """
-    del problem
-    x = estimate_of(state)
-    change, size = tree_norm(tree_sub(x, estimate_of(previous))), tree_norm(x)
-    return change / jnp.where(change == 0, 1, size)
+    is_finite: Array
+    records: PyTree = None
 
 
 def solve(
@@ -49,11 +42,12 @@ def solve(
     prepare: Callable[[Params, Problem], Params] | None = None,
     residual: Callable[[State, State, Problem], Array] = relative_change,
     check_every: int = 1,
+    record: Callable[[State], PyTree] | None = None,
 ) -> Solution:
     """`algorithm` run until its residual is at most `tolerance`, or for `max_steps`.
 
-    Under `jax.vmap` every example stops on its own and keeps its own count of steps; a residual that is NaN stops
-    it too, as not converged.
+    Under `jax.vmap` every example stops on its own and keeps its own count of steps. An estimate or a residual that is
+    not a number stops it too, as not converged.
 
     Args:
         algorithm: what is run.
@@ -63,8 +57,10 @@ def solve(
         max_steps: at least 1; a whole number of checks is made, so that at most `check_every - 1` steps come on top.
         prepare: `(params, problem) -> params`, run once before the first iteration.
         residual: `(previous state, state, problem) -> ()`, the stopping rule: the relative change of the estimate
-            by default, or a certificate such as a duality gap.
+            by default; `unroll_jax.stopping` has others, such as the duality gap.
         check_every: steps between two values of the residual, at least 1; more where the residual is expensive.
+        record: `state -> pytree`, kept of the start and at every check: `(1 + ceil(max_steps / check_every), ...)`.
+            After the last check it is repeated to the end. It costs memory for `max_steps`, so keep little.
 
     Raises:
         ValueError: for a negative tolerance, counts below 1, a residual that is no number, or a step that changes its
@@ -96,11 +92,17 @@ def solve(
             previous = jax.lax.fori_loop(0, check_every - 1, step, previous)
         state = step(0, previous)
         value = residual(previous, state, problem)
-        return Solution(state, solution.num_steps + check_every, value, value <= tolerance)
+        is_finite = tree_is_finite(estimate_of(state))
+        num_steps = solution.num_steps + check_every
+        records = solution.records
+        if record is not None:
+            put = lambda kept, new: kept.at[num_steps // check_every].set(new)
+            records = jax.tree.map(put, records, record(state))
+        return Solution(state, num_steps, value, (value <= tolerance) & is_finite, is_finite, records)
 
     def is_running(solution: Solution) -> Array:
         # a NaN is not above the tolerance, so it ends the loop
-        return (solution.num_steps < max_steps) & (solution.residual > tolerance)
+        return (solution.num_steps < max_steps) & (solution.residual > tolerance) & solution.is_finite
 
     start = algorithm.init(problem)
     shape = jax.eval_shape(lambda: residual(start, start, problem))
@@ -108,5 +110,15 @@ def solve(
         raise ValueError(
             f"`residual` must return one number, got {getattr(shape, 'shape', type(shape).__name__)}: take its norm."
         )
-    unknown = Solution(start, jnp.zeros((), int), jnp.full(shape.shape, jnp.inf, shape.dtype), jnp.asarray(False))
-    return jax.lax.while_loop(is_running, check, unknown)
+    num_checks = -(-max_steps // check_every)
+    repeat = lambda leaf: jnp.broadcast_to(leaf, (num_checks + 1, *jnp.shape(leaf)))
+    records = None if record is None else jax.tree.map(repeat, record(start))
+    unknown = jnp.full(shape.shape, jnp.inf, shape.dtype)
+    no, yes = jnp.asarray(False), jnp.asarray(True)
+    solution = jax.lax.while_loop(is_running, check, Solution(start, jnp.zeros((), int), unknown, no, yes, records))
+    if record is None:
+        return solution
+    last = solution.num_steps // check_every
+    is_kept = jnp.arange(num_checks + 1) <= last
+    fill = lambda leaf: jax.vmap(tree_where, (0, 0, None))(is_kept, leaf, leaf[last])
+    return solution._replace(records=jax.tree.map(fill, solution.records))

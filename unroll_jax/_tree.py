@@ -44,6 +44,12 @@ def tree_norm(x: PyTree) -> Array:
     return jnp.where(is_zero, 0.0, jnp.sqrt(jnp.where(is_zero, 1.0, square)))
 
 
+def tree_is_finite(x: PyTree) -> Array:
+    """Whether every number in `x` is finite: `()`."""
+    leaves = [leaf for leaf in jax.tree.leaves(x) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
+    return functools.reduce(operator.and_, [jnp.all(jnp.isfinite(leaf)) for leaf in leaves], jnp.asarray(True))
+
+
 def strong_type(leaf: Any) -> Array:
     """`leaf` as an array that is not weakly typed: Python numbers make weak ones, which change in the first update."""
     array = jnp.asarray(leaf)
