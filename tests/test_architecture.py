@@ -21,9 +21,11 @@ FLOORS = {
     "_types": 0,
     "_tree": 0,
     "_checks": 0,
+    "_special": 0,
     "operators": 1,
     "prox": 1,
     "objectives": 1,
+    "noise": 1,
     "algorithms": 1,
     "constraints": 1,
     "splines": 1,
@@ -48,6 +50,7 @@ FLOORS = {
     "_export_loader": 4,
     "_export_params": 4,
     "testing": 4,
+    "adapters": 4,
     "": 5,  # unroll_jax/__init__.py, which only names what is public
 }
 
@@ -58,6 +61,8 @@ SAME_FLOOR = {
     ("objectives", "operators"),
     ("splines", "operators"),
     ("_tree", "_types"),
+    ("regularizers", "operators"),
+    ("regularizers", "splines"),
     ("_unroll", "_scan"),
     ("_equilibrium", "_solve"),
     ("certificates", "_confidence"),

@@ -9,7 +9,7 @@ from helpers import assert_close, draw, enabled, norm, stack, to_numpy, vdot
 import unroll_jax as uj
 from unroll_jax import Algorithm, ImplicitGradient, JacobianFree, algorithms, equilibrium
 from unroll_jax.objectives import LeastSquares
-from unroll_jax.operators import Dense
+from unroll_jax.operators import Dense, operator_norm
 
 PROXIMAL = algorithms.proximal_gradient()
 UNKNOWN: Any = "minres"
@@ -59,22 +59,44 @@ def assert_same_gradients(found, expected, tolerance):
 # --- gradients ---
 
 
-@pytest.mark.parametrize(
-    ("make", "dtype"),
-    [
-        (algorithms.proximal_gradient, "float64"),
-        (algorithms.proximal_gradient, "complex128"),
-        (algorithms.fista, "float64"),
-        (lambda: algorithms.fista(restart=False), "float64"),
-    ],
-    ids=["proximal_gradient", "proximal_gradient complex", "fista", "fista without restart"],
-)
-def test_gradients_equal_those_of_a_long_unroll(make, dtype):
+def _pdhg_params(problem):
+    return algorithms.chambolle_pock_params(problem.operator, primal_strength=0.5)
+
+
+METHODS = {
+    "gradient_descent": (
+        algorithms.gradient_descent,
+        lambda problem: algorithms.gradient_descent_params(operator_norm(problem.operator) ** 2),
+    ),
+    "proximal_gradient": (algorithms.proximal_gradient, ista_params),
+    "fista": (algorithms.fista, ista_params),
+    "fista without restart": (lambda: algorithms.fista(restart=False), ista_params),
+    "half_quadratic_splitting": (
+        algorithms.half_quadratic_splitting,
+        lambda problem: algorithms.half_quadratic_params(0.5, penalty=4.0),
+    ),
+    "admm": (algorithms.admm, lambda problem: algorithms.admm_params(0.5, penalty=4.0)),
+    "douglas_rachford": (
+        algorithms.douglas_rachford,
+        lambda problem: algorithms.douglas_rachford_params(0.5, step_size=0.25),
+    ),
+    "chambolle_pock": (algorithms.chambolle_pock, _pdhg_params),
+}
+CASES = [*((name, "float64") for name in METHODS), ("proximal_gradient", "complex128"), ("admm", "complex128")]
+
+
+@pytest.mark.parametrize(("name", "dtype"), CASES)
+def test_gradients_equal_those_of_a_long_unroll(name, dtype):
+    make, params_of = METHODS[name]
     with enabled(dtype):
         problem = least_squares(dtype=dtype)
-        params = ista_params(problem)
-        found = gradients(equilibrium_loss(make()), params, problem)
+        params = params_of(problem)
+        # the multipliers of a primal-dual method may move while its x rests
+        options = {"residual": uj.stopping.state_change} if name == "chambolle_pock" else {}
+        found = gradients(equilibrium_loss(make(), **options), params, problem)
         expected = gradients(unrolled_loss(make()), params, problem)
+        if name == "half_quadratic_splitting":  # how a schedule has grown is no property of a fixed point
+            expected = (expected[0]._replace(growth=jnp.zeros(())), expected[1])
     assert_same_gradients(found, expected, 1e-4)
 
 
@@ -158,6 +180,14 @@ def test_what_a_step_has_closed_over_is_differentiated_too():
     np.testing.assert_allclose(jax.jit(jax.grad(loss))(target), (1 + target) / 2, rtol=1e-5)
     batched = jax.jit(jax.grad(lambda targets: jnp.sum(jax.vmap(loss)(targets))))(jnp.stack([target, 2 * target]))
     np.testing.assert_allclose(batched[1], (1 + 2 * target) / 2, rtol=1e-5)
+
+
+def test_an_estimate_is_no_schedule_though_it_is_one_number_and_sees_no_data():
+    def loss(target):
+        own = Algorithm(lambda problem: jnp.zeros(()), lambda target, x, problem: x - 0.3 * (x - target))
+        return equilibrium(own, target, None, tolerance=1e-6, max_steps=500).state ** 2
+
+    np.testing.assert_allclose(jax.grad(loss)(3.0), 6, rtol=1e-4)
 
 
 class _Counted(NamedTuple):

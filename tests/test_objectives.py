@@ -25,7 +25,7 @@ from hypothesis.extra.numpy import arrays
 
 from unroll_jax import algorithms
 from unroll_jax._solve import solve
-from unroll_jax.objectives import Lasso, LeastSquares
+from unroll_jax.objectives import Lasso, LeastSquares, Poisson
 from unroll_jax.operators import Dense, Diagonal
 
 NUM_MEASUREMENTS, NUM_ATOMS = 8, 12
@@ -236,3 +236,38 @@ def test_misuse():
 def test_a_vector_of_l1_weights_is_refused():
     with pytest.raises(ValueError, match=r"`l1_weight` must have shape \(\), got \(2,\)"):
         Lasso(Dense(jnp.eye(2)), jnp.ones(2), jnp.ones(2)).value(jnp.ones(2))
+
+
+# --- counts ---
+
+
+@pytest.mark.parametrize("with_background", [False, True])
+def test_poisson_is_the_divergence_and_its_gradient_that_of_autodiff(with_background):
+    rng = np.random.default_rng(0)
+    with enabled("float64"):
+        matrix, x = jnp.abs(draw(rng, (8, 5), "float64")), jnp.abs(draw(rng, (5,), "float64"))
+        counts = jnp.asarray(rng.poisson(3.0, 8), float).at[0].set(0.0)
+        background = jnp.full(8, 0.3) if with_background else None
+        problem = Poisson(Dense(matrix), counts, background)
+        value, gradient = problem.value(x), problem.gradient(x)
+        expected = jax.grad(problem.value)(x)
+        smallest = Poisson(Dense(matrix), problem.expected(x), background).value(x)
+    mean = np.asarray(matrix) @ np.asarray(x) + (0.3 if with_background else 0)
+    seen = np.asarray(counts)
+    logs = np.where(seen > 0, seen * np.log(np.where(seen > 0, seen, 1) / mean), 0)
+    np.testing.assert_allclose(value, np.sum(mean - seen + logs), rtol=1e-12)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-10)
+    assert abs(float(smallest)) < 1e-12
+
+
+def test_counts_that_cannot_be_are_infinitely_unlikely_and_their_gradient_is_finite():
+    problem = Poisson(Dense(jnp.eye(2)), jnp.array([1.0, 0.0]))
+    assert problem.value(jnp.array([0.0, 1.0])) == jnp.inf
+    assert problem.value(jnp.array([1.0, -1.0])) == jnp.inf
+    assert problem.value(jnp.array([1.0, 0.0])) == 0
+    assert_finite(problem.gradient(jnp.zeros(2)))
+
+
+def test_a_measurement_of_another_shape_than_the_mean():
+    with pytest.raises(ValueError, match="`measurement` must have the shape of operator"):
+        Poisson(Dense(jnp.eye(2)), jnp.ones(3)).value(jnp.ones(2))

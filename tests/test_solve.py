@@ -27,7 +27,7 @@ from unroll_jax.algorithms import (
 from unroll_jax.objectives import Lasso, LeastSquares
 from unroll_jax.operators import Dense
 from unroll_jax.prox import non_negative
-from unroll_jax.stopping import absolute_change, duality_gap, gradient_norm, relative_change
+from unroll_jax.stopping import absolute_change, duality_gap, gradient_norm, relative_change, state_change
 
 # the exact descent on ||x - problem||^2 / 2, which halves its error in every step
 HALVING = proximal_gradient(lambda x, problem: x - problem, lambda x, strength: x, jnp.zeros_like)
@@ -170,6 +170,9 @@ def test_stopping_rules():
     x, y = draw(np.random.default_rng(1), (2, 6))
     np.testing.assert_allclose(absolute_change(y, x, problem), np.linalg.norm(x - y), rtol=1e-6)
     np.testing.assert_allclose(gradient_norm(y, x, problem), np.linalg.norm(problem.gradient(x)), rtol=1e-6)
+    whole = state_change({"x": x, "count": jnp.asarray(1)}, {"x": y, "count": jnp.asarray(9)}, problem)
+    np.testing.assert_allclose(whole, np.linalg.norm(x - y) / np.linalg.norm(y), rtol=1e-6)
+    assert state_change(x, x, problem) == 0
     lasso = Lasso(problem.operator, problem.measurement, 0.5)
     np.testing.assert_allclose(duality_gap(y, x, lasso), lasso.duality_gap(x))
     for rule in (gradient_norm, duality_gap):

@@ -76,6 +76,19 @@ def check_vanishes(name: str, make: Callable[[], Any]) -> None:
         raise ValueError(f"`{name}` must be zero, which it is not: a linear function adds no constant.")
 
 
+def check_probability(name: str, value: Any) -> None:
+    """Raise unless all of `value` is real and in [0, 1]; NaN is not."""
+    _check_real(name, value)
+    if _is_wrong(lambda: (value >= 0) & (value <= 1)):
+        raise ValueError(f"`{name}` must lie in [0, 1], got {value}.")
+
+
+def check_signs(name: str, value: Any) -> None:
+    """Raise unless all of `value` is -1 or 1."""
+    if _is_wrong(lambda: (value == 1) | (value == -1)):
+        raise ValueError(f"`{name}` must be -1 or 1, got {value}.")
+
+
 def check_count(name: str, value: Any) -> None:
     """Raise unless `value` is a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jax.scipy.sparse.linalg import bicgstab, cg, gmres
@@ -11,7 +12,7 @@ from jax.scipy.sparse.linalg import bicgstab, cg, gmres
 from unroll_jax._checks import check_algorithm, check_count, check_non_negative
 from unroll_jax._solve import Solution, solve
 from unroll_jax._tree import tree_norm, tree_sub
-from unroll_jax._types import Algorithm, Array, Params, Problem, PyTree, State
+from unroll_jax._types import Algorithm, Array, Params, Problem, PyTree, State, estimate_of
 from unroll_jax.stopping import relative_change
 
 LinearSolver: TypeAlias = Callable[[Callable[[PyTree], PyTree], PyTree], PyTree]
@@ -68,7 +69,11 @@ def equilibrium(
     The state s solves s = step(params, s, problem), so ds = (I - J)^-1 d step, whatever way led there (Bai, Kolter and
     Koltun 2019, "Deep equilibrium models"). Forward and backward mode, and with `ImplicitGradient` any number of times.
     The derivative is that of the fixed point, so it is as good as `tolerance` is small. It exists where I - J can be
-    inverted: one fixed point, near which steps contract. Nothing is kept of the iterations.
+    inverted: one fixed point, near which steps contract. Nothing is kept of the iterations. Schedules in the state,
+    numbers made of parameters and schedules alone, are taken at their last values.
+
+    A method whose steps adapt has no smooth step at its fixed point: run it by `solve`, and start an algorithm with the
+    same fixed point there, `proximal_gradient(start=lambda problem: jax.lax.stop_gradient(x))`.
 
     Args:
         algorithm: as in `solve`, like all arguments not named here. Its step must not draw random numbers.
@@ -106,9 +111,9 @@ def equilibrium(
     _check_monitor(monitor, gradient)
     if prepare is not None:
         params = prepare(params, problem)
-    held = jax.lax.stop_gradient((params, problem))
+    constants = jax.lax.stop_gradient((params, problem))
     solution = solve(
-        algorithm, *held, tolerance=tolerance, max_steps=max_steps, residual=residual, check_every=check_every
+        algorithm, *constants, tolerance=tolerance, max_steps=max_steps, residual=residual, check_every=check_every
     )
     solution = jax.lax.stop_gradient(solution)
     if isinstance(gradient, JacobianFree):
@@ -116,13 +121,27 @@ def equilibrium(
         state, _ = jax.lax.scan(last, solution.state, length=gradient.num_steps)
         return solution._replace(state=state)
 
-    found, rebuild = _real_parts(solution.state)
+    parts, rebuild = _real_parts(solution.state)
 
-    def step(parts: list[Array]) -> list[Array]:
+    def step_parts(parts: list[Array], params: Params = params, problem: Problem = problem) -> list[Array]:
         return _real_parts(algorithm.step(params, rebuild(parts), problem))[0]
 
+    others = {id(leaf) for leaf in jax.tree.leaves(solution.state)}
+    others -= {id(leaf) for leaf in jax.tree.leaves(estimate_of(solution.state))}
+    candidates = {index for index, part in enumerate(parts) if id(part) in others and part.shape == ()}
+    held = _run_by_themselves(step_parts, parts, params, problem, candidates)
+    is_held = [index in held for index in range(len(parts))]
+
+    def merged(moving: list[Array]) -> list[Array]:
+        own = iter(moving)
+        return [part if held else next(own) for part, held in zip(parts, is_held, strict=True)]
+
+    def step(moving: list[Array]) -> list[Array]:
+        return [part for part, held in zip(step_parts(merged(moving)), is_held, strict=True) if not held]
+
+    found = [part for part, held in zip(parts, is_held, strict=True) if not held]
     attached = _implicit(step, found, gradient) if monitor is None else _monitored(step, found, gradient, monitor)
-    return solution._replace(state=rebuild(attached))
+    return solution._replace(state=rebuild(merged(attached)))
 
 
 def _implicit(step: Callable[[list[Array]], list[Array]], found: list[Array], gradient: ImplicitGradient) -> Any:
@@ -202,8 +221,32 @@ def _real_parts(state: State) -> tuple[list[Array], Callable[[list[Array]], Stat
         if jnp.issubdtype(kind, jnp.complexfloating):
             parts += [jnp.real(leaf), jnp.imag(leaf)]
         elif jnp.issubdtype(kind, jnp.floating):
-            parts.append(jnp.asarray(leaf))
+            parts.append(leaf)
     return parts, rebuild
+
+
+def _run_by_themselves(
+    step: Callable[..., list[Array]], parts: list[Array], params: Any, problem: Any, candidates: set[int]
+) -> set[int]:
+    """Which `candidates` are schedules, such as a growing penalty: numbers made of parameters and schedules alone.
+
+    They rest at no fixed point, or at any, and would make the linear system singular.
+    """
+    jaxpr = jax.make_jaxpr(step)(parts, params, problem).jaxpr
+    num_parts, num_params = len(parts), len(jax.tree.leaves(params))
+    # what a variable is made of: the indices of parts, and -1 for the problem and what was closed over
+    sources: dict[Any, set[int]] = {variable: {-1} for variable in (*jaxpr.constvars, *jaxpr.invars)}
+    sources.update({variable: {index} for index, variable in enumerate(jaxpr.invars[:num_parts])})
+    sources.update({variable: set() for variable in jaxpr.invars[num_parts : num_parts + num_params]})
+    of = lambda variable: sources.get(variable, set()) if isinstance(variable, jax.extend.core.Var) else set()
+    for equation in jaxpr.eqns:
+        made_of = set().union(*map(of, equation.invars))
+        sources.update(dict.fromkeys(equation.outvars, made_of))
+    made_of = [of(variable) for variable in jaxpr.outvars]
+    held = candidates
+    while not all(made_of[index] <= held for index in held):
+        held = {index for index in held if made_of[index] <= held}
+    return held
 
 
 def _check_gradient(gradient: Any) -> None:

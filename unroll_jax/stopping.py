@@ -1,5 +1,6 @@
 """Stopping rules of `solve`: `(previous state, state, problem) -> ()`, compared with its tolerance."""
 
+import jax
 import jax.numpy as jnp
 
 from unroll_jax._checks import check_attributes
@@ -10,7 +11,8 @@ from unroll_jax._types import Array, Problem, State, estimate_of
 def relative_change(previous: State, state: State, problem: Problem) -> Array:
     """||x - x_previous|| / ||x||, which has no unit: `()`. It is 0 where both are 0.
 
-    A slow method changes little in a step and may still be far from the solution.
+    A slow method changes little in a step and may still be far from the solution; see `state_change` for primal-dual
+    methods.
 
     >>> relative_change(jnp.array([3.0, 3.0]), jnp.array([3.0, 4.0]), None)
     Array(0.2, dtype=float32)
@@ -27,6 +29,23 @@ def absolute_change(previous: State, state: State, problem: Problem) -> Array:
     """
     del problem
     return tree_norm(tree_sub(estimate_of(state), estimate_of(previous)))
+
+
+def state_change(previous: State, state: State, problem: Problem) -> Array:
+    """||s - s_previous|| / ||s|| over all numbers of a state, multipliers too: `()`. It is 0 where both are 0.
+
+    For primal-dual methods, whose estimate may rest in its first steps while the multipliers already move.
+
+    >>> state_change((jnp.zeros(2), jnp.zeros(2)), (jnp.zeros(2), jnp.array([3.0, 4.0])), None)
+    Array(1., dtype=float32)
+    """
+    del problem
+    numbers, before = (
+        [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
+        for tree in (state, previous)
+    )
+    change = tree_norm(tree_sub(numbers, before))
+    return change / jnp.where(change == 0, 1, tree_norm(numbers))
 
 
 def gradient_norm(previous: State, state: State, problem: Problem) -> Array:

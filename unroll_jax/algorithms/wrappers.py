@@ -1,4 +1,4 @@
-"""Wrappers, algorithm -> algorithm: the same layers under other circumstances."""
+"""Wrappers, algorithm -> algorithm: the same layers under noise, and without the steps that raise an objective."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,7 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from unroll_jax._checks import check_algorithm, check_attributes, check_function, check_key
+from unroll_jax._tree import tree_where
 from unroll_jax._types import Algorithm, Array, Estimate, Params, Problem, State, estimate_of
+from unroll_jax.algorithms._defaults import problem_value
+from unroll_jax.algorithms._fields import check_fields
 
 
 class NoisyProblem(NamedTuple):
@@ -72,11 +75,7 @@ def perturbed(algorithm: Algorithm, noise_norm: Callable[[Estimate, Problem], Ar
         check_attributes("problem", problem, NoisyProblem._fields, "NoisyProblem(problem, key)")
         check_key("key", problem.key)
         inner = algorithm.init(problem.problem)
-        if "x" not in getattr(inner, "_fields", ()):
-            raise ValueError(
-                f"`algorithm` must have a NamedTuple with a field `x` as its state, got {type(inner).__name__}: "
-                "the noise is added to `x`."
-            )
+        check_fields(inner, ("x",), "the noise is added to `x`")
         return PerturbedState(inner, problem.key, jnp.asarray(True))
 
     def step(params: Params, state: PerturbedState, problem: NoisyProblem) -> PerturbedState:
@@ -88,6 +87,75 @@ def perturbed(algorithm: Algorithm, noise_norm: Callable[[Estimate, Problem], Ar
         norm = jnp.where(state.is_start, 0, jax.lax.stop_gradient(norm))
         noisy = state.inner._replace(x=_add_noise(noise_key, x, norm))
         return PerturbedState(algorithm.step(params, noisy, problem.problem), key, jnp.asarray(False))
+
+    return Algorithm(init, step)
+
+
+class MonotoneState(NamedTuple):
+    """State of a `monotone` algorithm.
+
+    Attributes:
+        inner: the wrapped algorithm's state, with the estimate that was kept as its `x`.
+        value: `()`, the objective at `x`.
+        accepted: `()`, whether the last step was taken; else it would have raised the objective, and `x` stayed.
+    """
+
+    inner: State
+    value: Array
+    accepted: Array
+
+    @property
+    def x(self) -> Estimate:
+        """The estimate, the best one so far."""
+        return estimate_of(self.inner)
+
+
+def monotone(
+    algorithm: Algorithm,
+    value: Callable[[Estimate, Problem], Array] = problem_value,
+    fields: tuple[str, ...] = ("x",),
+) -> Algorithm:
+    """`algorithm` without the steps that raise an objective, or make it NaN: there the estimate stays.
+
+    What else the state holds is as the step left it, so learned layers have another try in the next layer. A method
+    without memory would make the same step again, and rest. To `solve` an estimate that stays looks converged; count it
+    as not, by the residual
+    `lambda *states: jnp.where(states[1].accepted, uj.stopping.relative_change(*states), jnp.inf)`.
+
+    Args:
+        algorithm: its states are NamedTuples with the estimate as their field `x`.
+        value: `(x, problem) -> ()`, the objective; the problem's own by default, which for `Lasso` is all of it, and
+            for `LeastSquares` the data term alone.
+        fields: of the state, those that are set to the estimate that stays; `("x", "extrapolated")` for `fista` and
+            `accelerated_gradient`, which then go on from it without momentum (the function scheme of O'Donoghue and
+            Candes 2015) in place of extrapolating from a point that was not taken.
+
+    Returns:
+        An algorithm with the same parameters, and `MonotoneState`.
+
+    Raises:
+        ValueError: for what is no algorithm or no function; from `init`, if its state has no field `x`.
+
+    >>> import unroll_jax as uj
+    >>> too_long = uj.algorithms.gradient_descent(lambda params, x, problem: 3 * x, start=lambda problem: problem)
+    >>> safe = monotone(too_long, lambda x, problem: x**2)
+    >>> uj.unroll(safe, 2, None)(jnp.asarray(1.0)).x
+    Array(1., dtype=float32)
+    """
+    check_algorithm(algorithm)
+    check_function("value", value, "lambda x, problem: problem.value(x)")
+
+    def init(problem: Problem) -> MonotoneState:
+        inner = algorithm.init(problem)
+        check_fields(inner, ("x", *fields), "the estimate stays where a step is not taken")
+        return MonotoneState(inner, value(inner.x, problem), jnp.asarray(True))
+
+    def step(params: Params, state: MonotoneState, problem: Problem) -> MonotoneState:
+        inner = algorithm.step(params, state.inner, problem)
+        new_value = value(inner.x, problem)
+        accepted = new_value <= state.value
+        kept = inner._replace(**dict.fromkeys(("x", *fields), state.inner.x))
+        return MonotoneState(tree_where(accepted, inner, kept), jnp.where(accepted, new_value, state.value), accepted)
 
     return Algorithm(init, step)
 

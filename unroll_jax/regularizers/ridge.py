@@ -1,0 +1,325 @@
+"""Convex and weakly convex ridge regularizers: R(x) = sum of potentials of filter responses, with explicit bounds.
+
+Learned once on clean images, such a prior solves any linear inverse problem (CRR-NN, arXiv 2211.12461; WCRR-NN, arXiv
+2308.10542). Here the operator that is applied is the one whose norm is bounded: at the border too.
+"""
+
+import dataclasses
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from unroll_jax._checks import check_attributes, check_non_negative
+from unroll_jax._types import Array
+from unroll_jax.operators import _tiles as tiles
+from unroll_jax.regularizers.filters import (
+    check_kernels,
+    collapsed,
+    norm_bound,
+    same_convolution,
+    same_transpose,
+    stop_where_zero,
+    zero_mean,
+)
+from unroll_jax.splines import (
+    Grid,
+    SlopeBox,
+    UniformGrid,
+    clip_slopes,
+    flat_ends,
+    linear_spline,
+    spline_potential,
+    spline_slope,
+)
+
+SIGMA_UNIT = 255.0  # noise grids are in 8-bit units, as published; images and sigma are in [0, 1]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class RidgeParams:
+    """What is learned of a ridge regularizer; `prepare_ridge` makes a feasible `Ridge` of it.
+
+    A plain pytree, so it can be set from arrays: weights published elsewhere come in by their owner's hand.
+
+    Attributes:
+        kernels: a chain of convolutions, `(height, width, in_channels, out_channels)` each, from 1 channel. The first
+            is used without its mean; the product is divided by a bound of its norm.
+        convex: `(num_knots,)` or `(filters, num_knots)`, the values of f_+ at the knots. It is made odd, with slopes in
+            [0, 1] that are 0 at the ends.
+        concave: the same, of f_-. The activation is mu f_+ - rho f_-.
+        log_mu: `()`, the logarithm of mu, which bounds the curvature of R.
+        scaling: `(filters, num_noise_levels)`, the logarithms of how filters are scaled at the noise levels of
+            `noise_grid`, between which they are interpolated, and beyond which they go on straight.
+        norm: `()`, what the product of the kernels is divided by; None for the certified bound. Give it for weights
+            that come with their own: then whether the bounds hold is not known.
+        grid: where the knots of the splines are, symmetric around 0.
+        noise_grid: the noise levels, in 8-bit units.
+        rho: how weakly convex R is; 0 makes it convex.
+    """
+
+    kernels: tuple[Array, ...]
+    convex: Array
+    concave: Array
+    log_mu: Array
+    scaling: Array
+    norm: Array | None = None
+    grid: Grid = UniformGrid(-0.1, 0.1, 101)
+    noise_grid: UniformGrid = dataclasses.field(default=UniformGrid(0.0, 30.0, 11), metadata={"static": True})
+    rho: float = dataclasses.field(default=1.0, metadata={"static": True})
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ridge:
+    """A ridge regularizer at one noise level, ready for use: R(x) = sum_i,pixels psi(a_i (w_i * x)) / a_i^2.
+
+    With the convolution W = (w_i) of norm at most 1 and slopes of psi' in [-rho, mu], whatever the scales a_i:
+    -rho <= v'Hv / ||v||^2 <= mu for the Hessian H of R.
+
+    Attributes:
+        kernel: `(height, width, 1, filters)`, the filters w_i, of norm at most 1.
+        coefficients: `(num_knots,)` or `(filters, num_knots)`, the values of psi' at the knots.
+        scales: `(filters,)`, the a_i.
+        mu: `()`, an upper bound of the curvature.
+        rho: `()`, minus the lower bound; R + rho ||x||^2 / 2 is convex.
+        grid: where the knots are.
+    """
+
+    kernel: Array
+    coefficients: Array
+    scales: Array
+    mu: Array
+    rho: Array
+    grid: Grid
+
+
+def prepare_ridge(params: RidgeParams, sigma: Array | float) -> Ridge:
+    """The feasible regularizer of `params` at the noise level `sigma`: once before an iteration, not in it.
+
+    Args:
+        params: what is learned.
+        sigma: `()`, the standard deviation of noise in the unit of the image, where 1 is white.
+
+    Raises:
+        ValueError: if `params` are none or do not fit each other, or `sigma` is negative.
+
+    Warns:
+        UserWarning: if a known `sigma` is beyond the noise levels of the training; the scales go on straight.
+
+    >>> params = ridge_params(jax.random.key(0))
+    >>> ridge = prepare_ridge(params, 25 / 255)
+    >>> ridge.kernel.shape
+    (13, 13, 1, 60)
+    """
+    _check_params(params)
+    check_non_negative("sigma", sigma)
+    if jnp.shape(sigma) != ():
+        raise ValueError(f"`sigma` must have shape (), got {jnp.shape(sigma)}. Map over noise levels by jax.vmap.")
+    _warn_of_range(params.noise_grid, sigma)
+    dtype = params.kernels[0].dtype
+    first, *others = params.kernels
+    kernel = collapsed([zero_mean(first), *others])
+    norm = norm_bound(kernel) if params.norm is None else params.norm
+    mu = jnp.exp(params.log_mu)
+    box = flat_ends(SlopeBox.firmly_nonexpansive(), params.grid)
+    convex, concave = (clip_slopes(part, params.grid, box, keep="odd") for part in (params.convex, params.concave))
+    level = SIGMA_UNIT * jnp.asarray(sigma, dtype)
+    levels = jnp.broadcast_to(level, params.scaling.shape[:1])
+    log_scales = linear_spline(levels, params.scaling, params.noise_grid)
+    return Ridge(
+        kernel=kernel / stop_where_zero(norm),
+        coefficients=mu * convex - params.rho * concave,
+        scales=jnp.exp(log_scales) / (level + 1e-5),
+        mu=mu,
+        rho=jnp.asarray(params.rho, dtype),
+        grid=params.grid,
+    )
+
+
+def ridge_value(ridge: Ridge, x: Array) -> Array:
+    """R(x): `()`. It is not negative where rho is 0.
+
+    Args:
+        ridge: of `prepare_ridge`.
+        x: `(height, width, 1)`, an image in [0, 1].
+
+    Raises:
+        ValueError: if `x` is not one gray image.
+    """
+    _check_image("x", x)
+
+    def potentials(responses: Array) -> Array:
+        scaled = responses * _like(ridge.scales, responses)
+        values = spline_potential(scaled, ridge.coefficients, ridge.grid, extrapolation="constant")
+        return values / _like(ridge.scales**2, responses)
+
+    # a response of zero has no potential, so what tiles have beyond the image adds nothing
+    return _by_platform(
+        lambda x: jnp.sum(potentials(tiles.to_tiles(x, ridge.kernel))),
+        lambda x: jnp.sum(potentials(same_convolution(x, ridge.kernel))),
+        x,
+    )
+
+
+def ridge_gradient(ridge: Ridge, x: Array) -> Array:
+    """The gradient of R at `x`, W^T phi(W x) with phi_i(v) = psi'(a_i v) / a_i: the shape of `x`.
+
+    Args:
+        ridge: of `prepare_ridge`.
+        x: `(height, width, 1)`.
+
+    Raises:
+        ValueError: if `x` is not one gray image.
+    """
+    _check_image("x", x)
+
+    def activation(responses: Array) -> Array:
+        scales = _like(ridge.scales, responses)
+        values = linear_spline(responses * scales, ridge.coefficients, ridge.grid, extrapolation="constant")
+        return values / scales
+
+    return _through_filters(ridge.kernel, activation, x)
+
+
+def ridge_hvp(ridge: Ridge, x: Array, direction: Array) -> Array:
+    """The Hessian of R at `x` times `direction`, W^T (phi'(W x) W direction): the shape of `x`.
+
+    Args:
+        ridge: of `prepare_ridge`.
+        x: `(height, width, 1)`.
+        direction: the shape of `x`.
+
+    Raises:
+        ValueError: if `x` or `direction` are not gray images of one size.
+    """
+    _check_image("x", x)
+    if jnp.shape(direction) != jnp.shape(x):
+        raise ValueError(f"`direction` must have the shape of `x`, {jnp.shape(x)}, got {jnp.shape(direction)}.")
+
+    def product(responses: Array, directions: Array) -> Array:
+        scaled = responses * _like(ridge.scales, responses)
+        return directions * spline_slope(scaled, ridge.coefficients, ridge.grid, extrapolation="constant")
+
+    return _through_filters(ridge.kernel, product, x, direction)
+
+
+def ridge_params(
+    key: Array,
+    *,
+    channels: tuple[int, ...] = (4, 8, 60),
+    size: int = 5,
+    rho: float = 1.0,
+    mu: float = 50.0,
+    width: float = 0.002,
+    num_knots: int = 101,
+    reach: float = 0.1,
+    scale: float = 5.0,
+) -> RidgeParams:
+    """Parameters to start training from: random filters, and activations in the shape that training ends with.
+
+    The published ones converge to a clip of width h and a soft threshold that is cut off, so it starts there:
+    f_+(t) = clip(t, -h, h) and f_-(t) = clip(soft_threshold(t, h), -(reach - 2 h), reach - 2 h).
+
+    Args:
+        key: a random key.
+        channels: of the convolutions after each other.
+        size: of each of their kernels, odd.
+        rho: how weakly convex the regularizer is; 0 for a convex one.
+        mu: where its curvature bound starts.
+        width: h, at least a knot's distance.
+        num_knots: of the splines, odd.
+        reach: the last knot.
+        scale: the logarithm of the scaling at all noise levels.
+    """
+    check_non_negative("rho", rho)
+    keys = jax.random.split(key, len(channels))
+    inputs = (1, *channels[:-1])
+    kernels = tuple(
+        jax.random.normal(key, (size, size, num_in, num_out)) / (size * num_in**0.5)
+        for key, num_in, num_out in zip(keys, inputs, channels, strict=True)
+    )
+    check_kernels(kernels)
+    grid = UniformGrid(-reach, reach, num_knots)
+    knots = grid.knots
+    limit = reach - grid.step - width
+    beyond = jnp.sign(knots) * jnp.maximum(jnp.abs(knots) - width, 0)
+    noise_grid = UniformGrid(0.0, 30.0, 11)
+    return RidgeParams(
+        kernels=kernels,
+        convex=jnp.clip(knots, -width, width),
+        concave=jnp.clip(beyond, -limit, limit),
+        log_mu=jnp.log(jnp.asarray(mu, float)),
+        scaling=jnp.full((channels[-1], noise_grid.num_knots), scale, float),
+        grid=grid,
+        noise_grid=noise_grid,
+        rho=rho,
+    )
+
+
+def _through_filters(kernel: Array, between: Callable[..., Array], *images: Array) -> Array:
+    """W^T between(W x, ...), by products over tiles on CPU."""
+    size = images[0].shape[:2]
+
+    def by_tiles(*images: Array) -> Array:
+        responses = [tiles.to_tiles(image, kernel) for image in images]
+        return tiles.from_tiles(between(*responses), kernel, size)
+
+    def by_convolution(*images: Array) -> Array:
+        responses = [same_convolution(image, kernel) for image in images]
+        return same_transpose(between(*responses), kernel)
+
+    return _by_platform(by_tiles, by_convolution, *images)
+
+
+def _by_platform(cpu: Callable[..., Array], default: Callable[..., Array], *args: Array) -> Array:
+    return lax.platform_dependent(*args, cpu=cpu, default=default)
+
+
+def _like(scales: Array, responses: Array) -> Array:
+    return jnp.broadcast_to(scales.astype(responses.dtype), responses.shape)
+
+
+def _check_params(params: Any) -> None:
+    fields = tuple(field.name for field in dataclasses.fields(RidgeParams))
+    check_attributes("params", params, fields, "RidgeParams, as ridge_params makes them")
+    check_kernels(params.kernels)
+    num_filters = params.kernels[-1].shape[3]
+    for name in ("convex", "concave"):
+        shape = jnp.shape(getattr(params, name))
+        if shape not in ((params.grid.num_knots,), (num_filters, params.grid.num_knots)):
+            raise ValueError(
+                f"`params.{name}` must have shape ({params.grid.num_knots},) for one activation or "
+                f"({num_filters}, {params.grid.num_knots}) for one per filter, got {shape}."
+            )
+    shape = jnp.shape(params.scaling)
+    if shape != (num_filters, params.noise_grid.num_knots):
+        raise ValueError(
+            f"`params.scaling` must have shape ({num_filters}, {params.noise_grid.num_knots}), the filters and the "
+            f"noise levels, got {shape}."
+        )
+    check_non_negative("params.rho", params.rho)
+
+
+def _check_image(name: str, x: Any) -> None:
+    shape = jnp.shape(x)
+    if len(shape) != 3 or shape[2] != 1:
+        hint = "Give each channel of a colour image by itself." if len(shape) == 3 else "Add the axis: image[..., None]."
+        raise ValueError(f"`{name}` must be one gray image (height, width, 1), got shape {shape}. {hint}")
+
+
+def _warn_of_range(noise_grid: UniformGrid, sigma: Any) -> None:
+    if isinstance(sigma, jax.core.Tracer):
+        return
+    level = SIGMA_UNIT * float(sigma)
+    if not noise_grid.low <= level <= noise_grid.high:
+        warnings.warn(
+            f"`sigma` of {level:.3g} in 8-bit units is beyond the noise levels {noise_grid.low:g} to "
+            f"{noise_grid.high:g} that the regularizer was trained for: its scales are extrapolated. If images are in "
+            "[0, 255], divide them and sigma by 255.",
+            stacklevel=3,
+        )
