@@ -30,6 +30,7 @@ from unroll_jax.certificates import Certificate as Certificate
 from unroll_jax.certificates import certify as certify
 
 # parts
+from unroll_jax import adapters as adapters
 from unroll_jax import algorithms as algorithms
 from unroll_jax import certificates as certificates
 from unroll_jax import constraints as constraints
@@ -37,6 +38,7 @@ from unroll_jax import export as export
 from unroll_jax import objectives as objectives
 from unroll_jax import operators as operators
 from unroll_jax import prox as prox
+from unroll_jax import regularizers as regularizers
 from unroll_jax import splines as splines
 from unroll_jax import stopping as stopping
 from unroll_jax import training as training

@@ -73,8 +73,8 @@ def check_kernels(kernels: Sequence[Array]) -> None:
         shape = jnp.shape(kernel)
         if len(shape) != 4 or shape[0] % 2 == 0 or shape[1] % 2 == 0:
             raise ValueError(
-                f"`kernels[{index}]` must have shape (height, width, in_channels, out_channels) with odd sides, so that "
-                f"a pixel is in its middle, got {shape}. Pad an even kernel by a row and a column of zeros."
+                f"`kernels[{index}]` must have shape (height, width, in_channels, out_channels) with odd sides, "
+                f"so that a pixel is in its middle, got {shape}. Pad an even kernel by a row and a column of zeros."
             )
         if shape[2] != channels:
             raise ValueError(

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import Tracer
 
 from unroll_jax._checks import check_attributes, check_non_negative
 from unroll_jax._types import Array
@@ -36,6 +37,8 @@ from unroll_jax.splines import (
     spline_slope,
 )
 
+GRID = UniformGrid(-0.1, 0.1, 101)
+NOISE_GRID = UniformGrid(0.0, 30.0, 11)
 SIGMA_UNIT = 255.0  # noise grids are in 8-bit units, as published; images and sigma are in [0, 1]
 
 
@@ -68,8 +71,8 @@ class RidgeParams:
     log_mu: Array
     scaling: Array
     norm: Array | None = None
-    grid: Grid = UniformGrid(-0.1, 0.1, 101)
-    noise_grid: UniformGrid = dataclasses.field(default=UniformGrid(0.0, 30.0, 11), metadata={"static": True})
+    grid: Grid = dataclasses.field(default=GRID)
+    noise_grid: UniformGrid = dataclasses.field(default=NOISE_GRID, metadata={"static": True})
     rho: float = dataclasses.field(default=1.0, metadata={"static": True})
 
 
@@ -248,26 +251,24 @@ def ridge_params(
     knots = grid.knots
     limit = reach - grid.step - width
     beyond = jnp.sign(knots) * jnp.maximum(jnp.abs(knots) - width, 0)
-    noise_grid = UniformGrid(0.0, 30.0, 11)
     return RidgeParams(
         kernels=kernels,
         convex=jnp.clip(knots, -width, width),
         concave=jnp.clip(beyond, -limit, limit),
         log_mu=jnp.log(jnp.asarray(mu, float)),
-        scaling=jnp.full((channels[-1], noise_grid.num_knots), scale, float),
+        scaling=jnp.full((channels[-1], NOISE_GRID.num_knots), scale, float),
         grid=grid,
-        noise_grid=noise_grid,
         rho=rho,
     )
 
 
 def _through_filters(kernel: Array, between: Callable[..., Array], *images: Array) -> Array:
     """W^T between(W x, ...), by products over tiles on CPU."""
-    size = images[0].shape[:2]
+    height, width, _ = images[0].shape
 
     def by_tiles(*images: Array) -> Array:
         responses = [tiles.to_tiles(image, kernel) for image in images]
-        return tiles.from_tiles(between(*responses), kernel, size)
+        return tiles.from_tiles(between(*responses), kernel, (height, width))
 
     def by_convolution(*images: Array) -> Array:
         responses = [same_convolution(image, kernel) for image in images]
@@ -308,12 +309,14 @@ def _check_params(params: Any) -> None:
 def _check_image(name: str, x: Any) -> None:
     shape = jnp.shape(x)
     if len(shape) != 3 or shape[2] != 1:
-        hint = "Give each channel of a colour image by itself." if len(shape) == 3 else "Add the axis: image[..., None]."
+        hint = "Add the axis: image[..., None]."
+        if len(shape) == 3:
+            hint = "Give each channel of a colour image by itself."
         raise ValueError(f"`{name}` must be one gray image (height, width, 1), got shape {shape}. {hint}")
 
 
 def _warn_of_range(noise_grid: UniformGrid, sigma: Any) -> None:
-    if isinstance(sigma, jax.core.Tracer):
+    if isinstance(sigma, Tracer):
         return
     level = SIGMA_UNIT * float(sigma)
     if not noise_grid.low <= level <= noise_grid.high:
