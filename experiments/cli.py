@@ -7,9 +7,18 @@ import tyro
 
 from experiments.comparison import ReportCommand
 from experiments.config import expand
+from experiments.lipschitz_denoiser import LipschitzDenoiserCommand
 from experiments.sparse_coding import SparseCodingCommand
+from experiments.sparse_recovery import SparseRecoveryCommand
+from experiments.spline_fit import SplineFitCommand
 
-COMMANDS = {"sparse-coding": SparseCodingCommand, "report": ReportCommand}
+COMMANDS = {
+    "sparse-coding": SparseCodingCommand,
+    "sparse-recovery": SparseRecoveryCommand,
+    "spline-fit": SplineFitCommand,
+    "lipschitz-denoiser": LipschitzDenoiserCommand,
+    "report": ReportCommand,
+}
 
 # what the user can mend: told in one line, without a traceback
 _USER_ERRORS = (ValueError, ModuleNotFoundError, OSError, FloatingPointError)

@@ -61,6 +61,7 @@ SAME_FLOOR = {
     ("objectives", "operators"),
     ("splines", "operators"),
     ("_tree", "_types"),
+    ("_special", "_types"),
     ("regularizers", "operators"),
     ("regularizers", "splines"),
     ("_unroll", "_scan"),

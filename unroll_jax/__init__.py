@@ -35,10 +35,12 @@ from unroll_jax import algorithms as algorithms
 from unroll_jax import certificates as certificates
 from unroll_jax import constraints as constraints
 from unroll_jax import export as export
+from unroll_jax import noise as noise
 from unroll_jax import objectives as objectives
 from unroll_jax import operators as operators
 from unroll_jax import prox as prox
 from unroll_jax import regularizers as regularizers
 from unroll_jax import splines as splines
 from unroll_jax import stopping as stopping
+from unroll_jax import testing as testing
 from unroll_jax import training as training

@@ -44,12 +44,12 @@ def check_scalar(name: str, value: Any) -> None:
         raise ValueError(f"`{name}` must have shape (), got {jnp.shape(value)}. Map over several by jax.vmap.")
 
 
-def check_inexact(name: str, tree: Any) -> None:
-    """Raise unless every leaf of `tree` is an array of a floating-point or complex type."""
+def check_inexact(name: str, tree: Any, what: str = "an array") -> None:
+    """Raise unless every leaf of `tree` is `what`, of a floating-point or complex type."""
     for leaf in jax.tree.leaves(tree):
         if not (hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact)):
             raise ValueError(
-                f"`{name}` must be an array of a floating-point or complex type, or several, "
+                f"`{name}` must be {what} of a floating-point or complex type, or several, "
                 f"got {getattr(leaf, 'dtype', type(leaf).__name__)}."
             )
 

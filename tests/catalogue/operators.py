@@ -37,6 +37,36 @@ def _gram_like(rng: np.random.Generator, size: Size, dtype: str) -> LinearOperat
     return operators.compose(left, _diagonal(rng, size[:1], dtype), _dense(rng, size, dtype))
 
 
+def _sum(rng: np.random.Generator, size: Size, dtype: str) -> LinearOperator:
+    return operators.add(_dense(rng, size, dtype), _masked_dense(rng, size, dtype))
+
+
+def _stacked(rng: np.random.Generator, size: Size, dtype: str) -> LinearOperator:
+    return operators.stack(_dense(rng, size, dtype), operators.Diagonal(draw(rng, size[1:], dtype)))
+
+
+def _scaled(rng: np.random.Generator, size: Size, dtype: str) -> LinearOperator:
+    return operators.scale(_dense(rng, size, dtype), draw(rng, (), dtype))
+
+
+def _of_a_function(rng: np.random.Generator, size: Size, dtype: str) -> LinearOperator:
+    return operators.from_function(_two_parts, _takes_two(size, dtype), {"matrix": draw(rng, size, dtype)})
+
+
+def _two_parts(params: Any, x: Any) -> Any:
+    product = params["matrix"] @ x["vector"]
+    return product + x["number"], jnp.cumsum(product)
+
+
+def _of_a_function_alone(rng: np.random.Generator, size: Size, dtype: str) -> LinearOperator:
+    del rng
+    return operators.from_function(jnp.flip, _takes_all(size, dtype))
+
+
+def _takes_two(size: Size, dtype: str) -> Any:
+    return {"vector": _takes_last(size, dtype), "number": jax.ShapeDtypeStruct((), jnp.dtype(dtype))}
+
+
 def _takes_last(size: Size, dtype: str) -> Any:
     return jax.ShapeDtypeStruct(size[1:], jnp.dtype(dtype))
 
@@ -55,6 +85,13 @@ OPERATORS = (
     OperatorRow("Diagonal as a mask", ARRAY_SIZES, _mask, _takes_all),
     OperatorRow("Composed of two", MATRIX_SIZES, _masked_dense, _takes_last),
     OperatorRow("Composed of three", MATRIX_SIZES, _gram_like, _takes_last),
+    OperatorRow("Sum", MATRIX_SIZES, _sum, _takes_last),
+    OperatorRow("Stacked", MATRIX_SIZES, _stacked, _takes_last),
+    OperatorRow("Scaled", MATRIX_SIZES, _scaled, _takes_last),
+    OperatorRow("Identity", ARRAY_SIZES, lambda *_: operators.Identity(), _takes_all),
+    OperatorRow("Function with params", MATRIX_SIZES, _of_a_function, _takes_two),
+    OperatorRow("Function without params", ARRAY_SIZES, _of_a_function_alone, _takes_all),
     OperatorRow("Adjoint of Dense", MATRIX_SIZES, lambda *a: operators.adjoint(_dense(*a)), _takes_first),
     OperatorRow("Adjoint of Composed", MATRIX_SIZES, lambda *a: operators.adjoint(_masked_dense(*a)), _takes_first),
+    OperatorRow("Adjoint of Scaled", MATRIX_SIZES, lambda *a: operators.adjoint(_scaled(*a)), _takes_first),
 )

@@ -22,12 +22,32 @@ class OperatorRow(NamedTuple):
 
 
 class ProxRow(NamedTuple):
-    """A proximal operator's name, itself, and its penalty: in NumPy, one value per entry, infinite off a set."""
+    """A proximal operator with what it belongs to.
+
+    Attributes:
+        name: starts with the public name.
+        prox: itself, parameters bound.
+        value: its value function, with the same parameters bound.
+        penalty: g in NumPy, infinite off a set: one value per entry, or `()` where there is a `minimizer`.
+        dtypes: of what it takes.
+        shape: of what it takes in the tests.
+        minimizer: `(x, strength) -> z` in NumPy and double precision, for real `x`, by other means than the library;
+            None where g is a sum over entries, whose minimizer a grid finds.
+        is_convex: whether g is.
+        is_set: whether g is the indicator of a set, so that the strength does not matter.
+        tolerance: how exact it is in double precision, relative to `x`.
+    """
 
     name: str
     prox: Callable[..., jax.Array]
+    value: Callable[..., jax.Array]
     penalty: Callable[[np.ndarray], np.ndarray]
     dtypes: tuple[str, ...] = DTYPES
+    shape: Size = (6,)
+    minimizer: Callable[[np.ndarray, float], np.ndarray] | None = None
+    is_convex: bool = True
+    is_set: bool = False
+    tolerance: float = 1e-9
 
 
 class AlgorithmRow(NamedTuple):

@@ -1,10 +1,13 @@
 """Operators given by a matrix or by its diagonal."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
+from unroll_jax._checks import check_binary
 from unroll_jax._types import Array
 
 
@@ -33,6 +36,24 @@ class Dense:
         _check_vector("y", y, self.matrix, axis=0)
         return self.matrix.T.conj() @ y
 
+    def gram_resolvent(self, x: Array, strength: Array | float) -> Array:
+        """(I + strength A* A)^-1 x by a Cholesky factor of the smaller one of A* A and A A*: from `(n,)` to `(n,)`.
+
+        With fewer rows than columns it is  x - strength A* (I + strength A A*)^-1 A x  (Woodbury).
+        """
+        _check_vector("x", x, self.matrix, axis=1)
+        rows, columns = self.matrix.shape
+        adjoint = self.matrix.T.conj()
+        if rows < columns:
+            return x - strength * (adjoint @ _solve(strength * (self.matrix @ adjoint), self.matrix @ x))
+        return _solve(strength * (adjoint @ self.matrix), x)
+
+    def norm_bound(self) -> Array:
+        """The largest singular value, with room for rounding: `()`."""
+        check_matrix(self.matrix)
+        norm = jnp.linalg.norm(self.matrix, ord=2)
+        return norm * (1 + (sum(self.matrix.shape) + 8) * float(jnp.finfo(norm.dtype).eps))
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,12 +79,40 @@ class Diagonal:
         self._check_shape("y", y)
         return self.diagonal.conj() * y
 
+    def gram_resolvent(self, x: Array, strength: Array | float) -> Array:
+        """Every entry divided by 1 + strength |diagonal|^2: the same shape."""
+        self._check_shape("x", x)
+        return x / (1 + strength * jnp.real(self.diagonal * self.diagonal.conj()))
+
+    def norm_bound(self) -> Array:
+        """The largest modulus on the diagonal, with room for rounding where it is complex: `()`."""
+        largest = jnp.max(jnp.abs(self.diagonal))
+        return largest * (1 + 4 * float(jnp.finfo(largest.dtype).eps)) if jnp.iscomplexobj(self.diagonal) else largest
+
     def _check_shape(self, name: str, x: Array) -> None:
         if jnp.shape(x) != jnp.shape(self.diagonal):
             raise ValueError(
                 f"`{name}` must have the shape {jnp.shape(self.diagonal)} of the operator's diagonal, "
                 f"got {jnp.shape(x)}. Pass one example per call and take batches by jax.vmap."
             )
+
+
+def mask(keep: ArrayLike, dtype: Any = jnp.float32) -> Diagonal:
+    """The operator that keeps the entries where `keep` holds, and sets all others to zero.
+
+    Args:
+        keep: of truth values, or zeros and ones; the shape of the estimate.
+        dtype: of the diagonal. Single precision is exact, and takes the precision of wider estimates.
+
+    Raises:
+        ValueError: for anything but truth values, zeros and ones.
+
+    >>> mask(jnp.array([True, False]))(jnp.array([3.0, 4.0]))
+    Array([3., 0.], dtype=float32)
+    """
+    keep = jnp.asarray(keep)
+    check_binary("keep", keep)
+    return Diagonal(keep.astype(dtype))
 
 
 def check_matrix(matrix: Array) -> None:
@@ -73,6 +122,13 @@ def check_matrix(matrix: Array) -> None:
             f"`matrix` of a Dense operator must have shape (m, n), got {jnp.shape(matrix)}. "
             "Map over a batch of operators by jax.vmap."
         )
+
+
+def _solve(gram: Array, x: Array) -> Array:
+    """(I + gram)^-1 x for a positive semidefinite matrix."""
+    dtype = jnp.result_type(gram, x)
+    factor = jax.scipy.linalg.cho_factor((gram + jnp.eye(len(gram), dtype=gram.dtype)).astype(dtype))
+    return jax.scipy.linalg.cho_solve(factor, x.astype(dtype))
 
 
 def _check_vector(name: str, x: Array, matrix: Array, axis: int) -> None:
