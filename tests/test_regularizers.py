@@ -178,7 +178,6 @@ def test_the_denoising_objective_is_convex(rho):
 
 
 def test_parameters_from_arrays_give_the_energy_of_the_formula():
-    rng = np.random.default_rng(5)
     with enabled("float64"):
         params = dataclasses.replace(random_params(), norm=jnp.asarray(7.0))
         ridge = prepare_ridge(params, SIGMA)
@@ -190,7 +189,8 @@ def test_parameters_from_arrays_give_the_energy_of_the_formula():
     knots = np.linspace(-0.1, 0.1, 21)
 
     def feasible(coefficients):
-        slopes = np.diff(np.asarray(coefficients)) / 0.01
+        heights = np.asarray(coefficients)
+        slopes = (heights[1:] - heights[:-1]) / 0.01
         slopes = np.clip((slopes + slopes[::-1]) / 2, 0, 1)
         slopes[[0, -1]] = 0
         values = np.concatenate([[0], np.cumsum(slopes) * 0.01])
@@ -199,10 +199,8 @@ def test_parameters_from_arrays_give_the_energy_of_the_formula():
     heights = float(np.exp(params.log_mu)) * feasible(params.convex) - feasible(params.concave)
     energy, slope = 0.0, np.zeros((10, 11))
     for index in range(5):
-        kernel: Any = sum(
-            scipy.signal.convolve2d(first[:, :, 0, middle], second[:, :, middle, index]) for middle in range(2)
-        )
-        kernel = kernel / 7.0
+        parts = [scipy.signal.convolve2d(first[:, :, 0, middle], second[:, :, middle, index]) for middle in range(2)]
+        kernel = np.sum(parts, axis=0) / 7.0
         scale = np.exp(np.interp(15.0, np.linspace(0, 30, 11), params.scaling[index])) / (15.0 + 1e-5)
         response = scale * scipy.signal.correlate2d(np.asarray(x)[..., 0], kernel, mode="same")
         fine = np.linspace(0, np.max(np.abs(response)), 200_001)
@@ -213,7 +211,6 @@ def test_parameters_from_arrays_give_the_energy_of_the_formula():
         slope += scipy.signal.convolve2d(np.interp(response, knots, heights) / scale, kernel, mode="same")
     np.testing.assert_allclose(gradient[..., 0], slope, atol=1e-9 * np.max(np.abs(slope)))
     np.testing.assert_allclose(value, energy, rtol=1e-7)
-    del rng
 
 
 def test_noise_levels_and_images_go_through_vmap():

@@ -25,7 +25,8 @@ def to_tiles(x: Array, kernel: Array) -> Array:
     """
     windows = _windows(x, kernel)
     tiles = windows @ _shifted(kernel)
-    return _inside(tiles.reshape(*windows.shape[:2], TILE * TILE, kernel.shape[3]), x.shape[:2])
+    tiles = tiles.reshape(*windows.shape[:2], TILE * TILE, kernel.shape[3])
+    return _inside(tiles, (x.shape[0], x.shape[1]))
 
 
 def from_tiles(tiles: Array, kernel: Array, size: tuple[int, int]) -> Array:

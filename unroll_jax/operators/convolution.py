@@ -99,7 +99,7 @@ class Convolution:
 
     def _convolve_transposed(self, y: Array) -> Array:
         # The turned kernel is written out, because XLA on CPU has a fast convolution for kernels in this order alone:
-        # JAX's own transpose, which leaves the order to the convolution, takes 7 to 13 times as long inside of loops.
+        # JAX's own transpose, which leaves the order to the convolution, takes 5 to 13 times as long inside of loops.
         kernel = jnp.flip(self.kernel, (0, 1)).swapaxes(2, 3).astype(y.dtype)
         # where images are padded first, the transpose goes back to the padded ones
         reach = 1 if self.boundary == "zero" else 2

@@ -1,7 +1,7 @@
 """The proximal operator of the total variation of signals, exactly."""
 
 import functools
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -58,50 +58,80 @@ def _vector(x: Array) -> Array:
 
 def _fused(x: Array, strength: Array) -> Array:
     """The minimizer of strength * sum |z_i+1 - z_i| + ||z - x||^2 / 2, by dynamic programming; not differentiable."""
-    num = x.shape[0]
-
-    # The derivative's bends lie at places[first..last], sorted; there slope and intercept of the line change. Entry i
-    # adds one bend on either side, so the deque starts in the middle of its arrays and never overflows.
-    def cut(bends: Any, index: Array, line: tuple[Array, Array], level: Array, towards: int) -> Any:
-        """The index of the first bend that stays, the line there, and where it meets `level`, going inward."""
-        places, slopes, intercepts, other_end = bends
-
-        def is_past(carry: Any) -> Array:
-            i, slope, intercept = carry
-            is_left = towards * (other_end - i) >= 0
-            reached = slope * places[i] + intercept
-            return is_left & (towards * (level - reached) > 0)
-
-        def pop(carry: Any) -> Any:
-            i, slope, intercept = carry
-            return i + towards, slope + towards * slopes[i], intercept + towards * intercepts[i]
-
-        i, slope, intercept = jax.lax.while_loop(is_past, pop, (index, *line))
-        return i, slope, intercept, (level - intercept) / slope
-
-    def forward(carry: Any, entry: Array) -> tuple[Any, tuple[Array, Array]]:
-        places, slopes, intercepts, first, last, offset = carry
-        one = jnp.ones_like(entry)
-        # the outermost lines: slope 1 from the newest entry, on top of the clipped -strength and strength
-        left_line, right_line = (one, -offset - entry), (one, offset - entry)
-        bends = (places, slopes, intercepts)
-        i, left_slope, left_intercept, low = cut((*bends, last), first, left_line, -strength, 1)
-        j, right_slope, right_intercept, high = cut((*bends, i), last, right_line, strength, -1)
-        first, last = i - 1, j + 1
-        places = places.at[first].set(low).at[last].set(high)
-        slopes = slopes.at[first].set(left_slope).at[last].set(-right_slope)
-        intercepts = intercepts.at[first].set(left_intercept + strength).at[last].set(strength - right_intercept)
-        return (places, slopes, intercepts, first, last, strength), (low, high)
-
-    zeros = jnp.zeros(2 * num + 2, x.dtype)
-    start = (zeros, zeros, zeros, jnp.int32(num + 1), jnp.int32(num), jnp.zeros_like(strength))
-    (places, slopes, intercepts, first, last, offset), (lows, highs) = jax.lax.scan(forward, start, x[:-1])
-    line = (jnp.ones_like(x[0]), -offset - x[-1])
-    end = cut((places, slopes, intercepts, last), first, line, jnp.zeros_like(x[0]), 1)[3]
+    lows, highs = _bounds(x, strength)
 
     def backward(z: Array, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
         z = jnp.clip(z, *bounds)
         return z, z
 
-    _, before = jax.lax.scan(backward, end, (lows, highs), reverse=True)
-    return jnp.append(before, end)
+    _, before = jax.lax.scan(backward, lows[-1], (lows[:-1], highs[:-1]), reverse=True)
+    return jnp.append(before, lows[-1])
+
+
+class _Sweep(NamedTuple):
+    """Where the sweep over the entries stands.
+
+    The derivative of the best objective of entries 0..entry, clipped before the last of them was added, is a line at
+    the far left, and bends at `bends[first..last]`: rows of a place, and of the changes of slope and intercept there.
+    """
+
+    bends: Array  # (2 n + 2, 3), the last row for writes that do not count
+    bounds: Array  # (n + 1, 2), where the derivative is clipped; the last row likewise
+    entry: Array
+    first: Array
+    last: Array
+    left: Array  # (2,), slope and intercept of the line left of the first bend that is not yet passed
+    right: Array  # (2,), of the line right of the last one
+
+
+def _bounds(x: Array, strength: Array) -> tuple[Array, Array]:
+    """Where each derivative is cut at -strength and at strength, two of `(n,)`; at the end, twice where it is zero."""
+    num = x.shape[0]
+    one = jnp.ones_like(strength)
+
+    def lines(entry: Array, level: Array) -> tuple[Array, Array]:
+        # slope 1 from the entry, on top of the constants that clipping leaves outside
+        value = x[jnp.minimum(entry, num - 1)]
+        return jnp.stack([one, -level - value]), jnp.stack([one, level - value])
+
+    def advance(_: Array, sweep: _Sweep) -> _Sweep:
+        bends, bounds, entry, first, last, left, right = sweep
+        is_end = entry == num - 1
+        start, end = bends[first], bends[last]
+        low, high = jnp.where(is_end, 0, -strength), jnp.where(is_end, 0, strength)
+        has_bends = (first <= last) & (entry < num)
+        # inward from the left until the line meets -strength before its next bend, then from the right likewise
+        passes_left = has_bends & (left[0] * start[0] + left[1] < low)
+        passes_right = has_bends & ~passes_left & (right[0] * end[0] + right[1] > high)
+        meets = ~passes_left & ~passes_right & (entry < num)
+        cuts = jnp.stack([(low - left[1]) / left[0], (high - right[1]) / right[0]])
+        new_left, new_right = lines(entry + 1, strength)
+        rows = jnp.stack(
+            [
+                jnp.stack([cuts[0], left[0], left[1] + strength]),
+                jnp.stack([cuts[1], -right[0], strength - right[1]]),
+            ]
+        )
+        # entries add a bend on either side, so the rows in use stay in the middle and never run out
+        return _Sweep(
+            bends.at[jnp.where(meets, jnp.stack([first - 1, last + 1]), 2 * num + 1)].set(rows),
+            bounds.at[jnp.where(meets, entry, num)].set(cuts),
+            entry + meets,
+            first + passes_left - meets,
+            last - passes_right + meets,
+            jnp.where(meets, new_left, left + jnp.where(passes_left, start[1:], 0)),
+            jnp.where(meets, new_right, right - jnp.where(passes_right, end[1:], 0)),
+        )
+
+    start = _Sweep(
+        jnp.zeros((2 * num + 2, 3), x.dtype),
+        jnp.zeros((num + 1, 2), x.dtype),
+        jnp.int32(0),
+        jnp.int32(num + 1),
+        jnp.int32(num),
+        *lines(jnp.int32(0), jnp.zeros_like(strength)),
+    )
+    # each entry is met once, and each of its two bends passed once at most; a fixed number of steps, so that under
+    # jax.vmap no array is copied to keep what has ended
+    bounds = jax.lax.fori_loop(0, 3 * num, advance, start).bounds[:num]
+    return bounds[:, 0], bounds[:, 1]
