@@ -208,9 +208,11 @@ def _with_note(table: Table) -> str:
 
 
 def _shell(results: Results) -> str:
+    """The command line, with the names of folders alone."""
     words = ["python -m experiments lipschitz-denoiser"]
     for name, value in results.command.items():
-        if value not in (None, ()):
-            texts = map(str, value) if isinstance(value, list | tuple) else [str(value)]
+        if value not in (None, ()) and name not in ("out", "config", "resume"):
+            values = value if isinstance(value, list | tuple) else [value]
+            texts = [each.name if isinstance(each, Path) else str(each) for each in values]
             words.append(f"--{name.replace('_', '-')} {' '.join(texts)}")
     return " ".join(words)

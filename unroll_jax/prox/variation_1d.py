@@ -94,6 +94,10 @@ def _bounds(x: Array, strength: Array) -> tuple[Array, Array]:
         value = x[jnp.minimum(entry, num - 1)]
         return jnp.stack([one, -level - value]), jnp.stack([one, level - value])
 
+    def write(rows: Array, row: Array, index: Array) -> Array:
+        # in place, where a scatter would copy all rows; the last one is for what does not count
+        return jax.lax.dynamic_update_index_in_dim(rows, row, jnp.where(index < 0, rows.shape[0] - 1, index), 0)
+
     def advance(_: Array, sweep: _Sweep) -> _Sweep:
         bends, bounds, entry, first, last, left, right = sweep
         is_end = entry == num - 1
@@ -106,16 +110,12 @@ def _bounds(x: Array, strength: Array) -> tuple[Array, Array]:
         meets = ~passes_left & ~passes_right & (entry < num)
         cuts = jnp.stack([(low - left[1]) / left[0], (high - right[1]) / right[0]])
         new_left, new_right = lines(entry + 1, strength)
-        rows = jnp.stack(
-            [
-                jnp.stack([cuts[0], left[0], left[1] + strength]),
-                jnp.stack([cuts[1], -right[0], strength - right[1]]),
-            ]
-        )
+        bend_left = jnp.stack([cuts[0], left[0], left[1] + strength])
+        bend_right = jnp.stack([cuts[1], -right[0], strength - right[1]])
         # entries add a bend on either side, so the rows in use stay in the middle and never run out
         return _Sweep(
-            bends.at[jnp.where(meets, jnp.stack([first - 1, last + 1]), 2 * num + 1)].set(rows),
-            bounds.at[jnp.where(meets, entry, num)].set(cuts),
+            write(write(bends, bend_left, jnp.where(meets, first - 1, -1)), bend_right, jnp.where(meets, last + 1, -1)),
+            write(bounds, cuts, jnp.where(meets, entry, -1)),
             entry + meets,
             first + passes_left - meets,
             last - passes_right + meets,
