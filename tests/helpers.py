@@ -1,6 +1,7 @@
 """What the tests share: draws, precisions, comparisons, and oracles in NumPy that do not know the library."""
 
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,8 +14,8 @@ REAL = ("float32", "float64")
 DTYPES = (*REAL, "complex64", "complex128")
 ROUNDING = {"float32": 1e-5, "complex64": 1e-5, "float64": 1e-12, "complex128": 1e-12}
 
-# hypothesis with fixed draws, on a machine whose speed varies
-searched = hypothesis.settings(derandomize=True, deadline=None, max_examples=60)
+# hypothesis with fixed draws, on a machine whose speed varies; MAX_EXAMPLES=500 searches longer
+searched = hypothesis.settings(derandomize=True, deadline=None, max_examples=int(os.environ.get("MAX_EXAMPLES", "20")))
 
 
 def enabled(dtype: str) -> Any:

@@ -50,7 +50,6 @@ jit_variation = jax.jit(second_order_variation)
 jit_norm = jax.jit(bv2_norm)
 
 # where every draw has shapes of its own to compile for
-searched_a_little = hypothesis.settings(searched, max_examples=20)
 
 
 @st.composite
@@ -204,7 +203,7 @@ def test_every_channel_is_pruned_by_itself_at_its_own_threshold():
 
 
 @every_dtype
-@searched_a_little
+@searched
 @given(spline=splines(), threshold=st.floats(0, 4))
 @in_dtype
 def test_a_pruned_spline_on_fewer_knots_equals_its_parent(dtype, spline, threshold):
@@ -236,7 +235,7 @@ def test_a_pruned_spline_of_101_knots_equals_its_parent_to_1e_6():
 
 
 @pytest.mark.usefixtures("x64")
-@searched_a_little
+@searched
 @given(spline=splines(), tolerance=st.floats(0, 3))
 def test_removing_knots_moves_splines_by_at_most_the_tolerance(spline, tolerance):
     grid, coefficients = arrays_of(spline, "float64")
@@ -251,7 +250,7 @@ def test_removing_knots_moves_splines_by_at_most_the_tolerance(spline, tolerance
 
 
 @every_dtype
-@searched_a_little
+@searched
 @given(spline=splines(num_knots=(2, 6)), new=st.lists(st.floats(-6, 12), min_size=3, max_size=3))
 @in_dtype
 def test_more_knots_change_nothing(dtype, spline, new):

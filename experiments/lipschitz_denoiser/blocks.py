@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from unroll_jax.splines import LinearSpline, LipschitzConv
+from unroll_jax.splines import FixedSpline, LinearSpline, LipschitzConv
 
 
 class GradientBlock(nnx.Module):
@@ -70,7 +70,10 @@ class GradientBlock(nnx.Module):
 
     def frozen(self) -> "FrozenBlock":
         """The same map with all constraints worked in, so that a call does not work them out again."""
-        activation = self.activation.frozen() if isinstance(self.activation, LinearSpline) else self.activation
+        activation = self.activation
+        if isinstance(activation, LinearSpline):
+            # on all of its knots, so that this can be compiled
+            activation = FixedSpline(activation.feasible_coefficients, activation.grid, activation.scale)
         return FrozenBlock(self.kernel, self.conv.bias, activation, self.averagedness, self.lipschitz)
 
 
@@ -101,6 +104,7 @@ class FrozenBlock(nnx.Module):
         return gradient_step(x, self.kernel[...], bias, self.activation, self.averagedness)
 
 
+@jax.jit
 def frozen(denoiser: nnx.Sequential) -> nnx.Sequential:
     """A chain of `GradientBlock`s as one of `FrozenBlock`s, the same map."""
     return nnx.Sequential(*(block.frozen() for block in denoiser.layers))

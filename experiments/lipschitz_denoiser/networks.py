@@ -117,7 +117,7 @@ def train(
     Raises:
         FloatingPointError: if the loss, the gradient or an update was not finite.
     """
-    denoiser = make_denoiser(settings, variant, seed)
+    denoiser = jax.jit(make_denoiser, static_argnums=(0, 1, 2))(settings, variant, seed)
     num_frozen = int(settings.frozen_share * settings.num_steps)
 
     def schedule(rate: float, num_waiting: int = 0) -> optax.Schedule:

@@ -25,7 +25,7 @@ class SparseRecoveryCommand:
     Trains the nine sparse coders of Open-L2O on random codes, noiseless and at 40, 30 and 20 dB, compares them with
     ISTA, FISTA and the Lasso solution, and trains one of them again under descent constraints.
 
-    Examples: `python -m experiments sparse-recovery`, about 20 minutes on 2 cores;
+    Examples: `python -m experiments sparse-recovery`, about 25 minutes on 2 cores;
     `python -m experiments sparse-recovery --coders alista tista --snr inf`, a few minutes;
     `python -m experiments sparse-recovery --resume runs/sparse-recovery-20260101-120000`, after Ctrl-C or worse.
     """

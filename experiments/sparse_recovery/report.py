@@ -173,7 +173,7 @@ def _descent_table(results: Results) -> Table:
                     title_of(snr),
                     kind,
                     f"{decibels(found.nmse[-1]):.1f}",
-                    f"{100 * np.max(change):+.1f}",
+                    f"{100 * np.max(change):+.2f}",
                     f"{np.sum(change < 0)}",
                     f"{np.sum(certificate.holds)}",
                     f"{100 * np.min(certificate.descent_frequency):.1f}",
