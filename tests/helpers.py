@@ -9,6 +9,7 @@ import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 REAL = ("float32", "float64")
 DTYPES = (*REAL, "complex64", "complex128")
@@ -16,6 +17,21 @@ ROUNDING = {"float32": 1e-5, "complex64": 1e-5, "float64": 1e-12, "complex128": 
 
 # hypothesis with fixed draws, on a machine whose speed varies; MAX_EXAMPLES=500 searches longer
 searched = hypothesis.settings(derandomize=True, deadline=None, max_examples=int(os.environ.get("MAX_EXAMPLES", "20")))
+
+
+def in_turn(cases: list[tuple[Any, ...]]) -> list[Any]:
+    """`(row, variant)` as parameters of a test: one variant of each row runs by default, in turn, the others as slow.
+
+    So every row and every variant is met in a few minutes; `pytest -m "slow or not slow"` meets all pairs.
+    """
+    names = list(dict.fromkeys(case[0].name for case in cases))
+    params = []
+    for number, name in enumerate(names):
+        own = [case for case in cases if case[0].name == name]
+        for index, (row, *variant) in enumerate(own):
+            marks = () if index == number % len(own) else (pytest.mark.slow,)
+            params.append(pytest.param(row, *variant, marks=marks, id=" ".join(map(str, (row.name, *variant)))))
+    return params
 
 
 def enabled(dtype: str) -> Any:

@@ -19,6 +19,7 @@ from helpers import (
     draw_like,
     enabled,
     estimates,
+    in_turn,
     inexact_leaves,
     lasso_minimizer,
     lasso_value,
@@ -53,7 +54,7 @@ every_algorithm = pytest.mark.parametrize("row", ALGORITHMS, ids=name_of)
 
 def every_algorithm_in(*dtypes):
     cases = [(row, dtype) for row in ALGORITHMS for dtype in dtypes if dtype in row.dtypes]
-    return pytest.mark.parametrize(("row", "dtype"), cases, ids=[f"{row.name} {dtype}" for row, dtype in cases])
+    return pytest.mark.parametrize(("row", "dtype"), in_turn(cases))
 
 
 def instance(row, dtype="float32", seed=0):

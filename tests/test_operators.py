@@ -15,6 +15,7 @@ from helpers import (
     draw,
     draw_like,
     enabled,
+    in_turn,
     norm,
     pick,
     stack,
@@ -27,10 +28,12 @@ from unroll_jax.operators import Adjoint, Composed, Dense, Diagonal, adjoint, co
 
 COMPOSED = next(row for row in OPERATORS if row.name == "Composed of two")
 
+REAL_AND_COMPLEX = ("float32", "float64", "complex128")
+
 every_operator = pytest.mark.parametrize("row", OPERATORS, ids=name_of)
-every_size = pytest.mark.parametrize(
-    ("row", "size"),
-    [pytest.param(row, size, id=f"{row.name} {size}") for row in OPERATORS for size in row.sizes],
+every_size_and_dtype = pytest.mark.parametrize(
+    ("row", "size", "dtype"),
+    in_turn([(row, size, dtype) for row in OPERATORS for size in row.sizes for dtype in REAL_AND_COMPLEX]),
 )
 
 
@@ -64,8 +67,7 @@ def test_every_public_operator_is_in_the_catalogue():
 # --- every operator ---
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
-@every_size
+@every_size_and_dtype
 def test_adjoint_identity(row, size, dtype):
     rng = np.random.default_rng(1)
     with enabled(dtype):

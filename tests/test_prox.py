@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 from catalogue import PROXES, name_of
-from helpers import DTYPES, REAL, ROUNDING, TraceCounter, assert_close, assert_finite, draw, enabled, searched
+from helpers import DTYPES, REAL, ROUNDING, TraceCounter, assert_close, assert_finite, draw, enabled, in_turn, searched
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -34,7 +34,7 @@ SETS = [row for row in PROXES if row.is_set]
 
 def rows_in(*dtypes, rows=PROXES):
     cases = [(row, dtype) for row in rows for dtype in dtypes if dtype in row.dtypes]
-    return pytest.mark.parametrize(("row", "dtype"), cases, ids=[f"{row.name} {dtype}" for row, dtype in cases])
+    return pytest.mark.parametrize(("row", "dtype"), in_turn(cases))
 
 
 vectors = arrays(np.float64, 6, elements=st.floats(-1e3, 1e3))
