@@ -1,7 +1,25 @@
-"""Settings of every test here: rank promotion is an error, and `x64` asks for float64."""
+"""Settings of every test here: rank promotion is an error, `x64` asks for float64, and precisions take turns."""
 
 import jax
 import pytest
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Of a test that runs in several precisions, one is met by default, in turn, and the others as slow.
+
+    So all precisions are met in a few minutes; `pytest -m "slow or not slow"` runs every test in each.
+    """
+    variants = {}
+    for item in items:
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        dtype = params.get("dtype", params.get("precision"))
+        if isinstance(dtype, str) and item.get_closest_marker("slow") is None:
+            variants.setdefault(item.nodeid.replace(dtype, "*"), []).append(item)
+    for number, own in enumerate(variants.values()):
+        for index, item in enumerate(own):
+            if index != number % len(own):
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)
