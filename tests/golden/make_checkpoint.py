@@ -10,5 +10,6 @@ from test_checkpoint import tree_of
 from unroll_jax.training import Checkpoints
 from unroll_jax.training.checkpoint import FORMAT_VERSION
 
-folder = Path(__file__).parent / f"checkpoint-{FORMAT_VERSION}"
-Checkpoints(folder, config={"rate": 0.5}).save(3, tree_of(7), {"best": None})
+if __name__ == "__main__":  # pytest imports it to look for examples
+    folder = Path(__file__).parent / f"checkpoint-{FORMAT_VERSION}"
+    Checkpoints(folder, config={"rate": 0.5}).save(3, tree_of(7), {"best": None})
