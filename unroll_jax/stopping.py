@@ -17,8 +17,7 @@ def relative_change(previous: State, state: State, problem: Problem) -> Array:
     >>> relative_change(jnp.array([3.0, 3.0]), jnp.array([3.0, 4.0]), None)
     Array(0.2, dtype=float32)
     """
-    change, size = absolute_change(previous, state, problem), tree_norm(estimate_of(state))
-    return change / jnp.where(change == 0, 1, size)
+    return _ratio(absolute_change(previous, state, problem), tree_norm(estimate_of(state)))
 
 
 def absolute_change(previous: State, state: State, problem: Problem) -> Array:
@@ -44,8 +43,7 @@ def state_change(previous: State, state: State, problem: Problem) -> Array:
         [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
         for tree in (state, previous)
     )
-    change = tree_norm(tree_sub(numbers, before))
-    return change / jnp.where(change == 0, 1, tree_norm(numbers))
+    return _ratio(tree_norm(tree_sub(numbers, before)), tree_norm(numbers))
 
 
 def gradient_norm(previous: State, state: State, problem: Problem) -> Array:
@@ -78,3 +76,8 @@ def duality_gap(previous: State, state: State, problem: Problem) -> Array:
     del previous
     check_attributes("problem", problem, ("duality_gap",), "an objective with one, such as unroll_jax.objectives.Lasso")
     return problem.duality_gap(estimate_of(state))
+
+
+def _ratio(change: Array, size: Array) -> Array:
+    # an iteration that diverges may be finite and have a norm that is not: that is no small change
+    return jnp.where(jnp.isinf(size), jnp.inf, change / jnp.where(change == 0, 1, size))
