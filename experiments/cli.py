@@ -7,16 +7,23 @@ import tyro
 
 from experiments.comparison import ReportCommand
 from experiments.config import expand
+from experiments.denoising import DenoiseCommand, EvaluateDenoiserCommand
 from experiments.lipschitz_denoiser import LipschitzDenoiserCommand
+from experiments.reconstruction import ReconstructCommand
 from experiments.sparse_coding import SparseCodingCommand
 from experiments.sparse_recovery import SparseRecoveryCommand
 from experiments.spline_fit import SplineFitCommand
+from experiments.train_regularizer import TrainRegularizerCommand
 
 COMMANDS = {
     "sparse-coding": SparseCodingCommand,
     "sparse-recovery": SparseRecoveryCommand,
     "spline-fit": SplineFitCommand,
     "lipschitz-denoiser": LipschitzDenoiserCommand,
+    "train-regularizer": TrainRegularizerCommand,
+    "denoise": DenoiseCommand,
+    "evaluate-denoiser": EvaluateDenoiserCommand,
+    "reconstruct": ReconstructCommand,
     "report": ReportCommand,
 }
 

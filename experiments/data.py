@@ -77,6 +77,30 @@ def load_images(path: Path | None, *, progress: bool = True) -> list[Image]:
         return _read_images(path, archive.namelist(), archive.read, progress)
 
 
+def load_picture(path: Path) -> np.ndarray:
+    """One picture with its channels: `(height, width, 1)` in gray or `(height, width, 3)` in colour, in [0, 1].
+
+    Scaled as in `load_images`; transparent pixels are laid over white.
+
+    Raises:
+        FileNotFoundError: where no file lies at `path`.
+        ValueError: for a file that cannot be read as a picture.
+        ModuleNotFoundError: where Pillow is not installed.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no picture lies at {path}. Check the path.")
+    pillow = _extra("PIL.Image")
+    try:
+        with pillow.open(path) as image:
+            if image.mode in ("F", "1", "L", "LA") or image.mode.startswith("I"):
+                return _to_gray(image)[..., None]
+            rgba = np.asarray(image.convert("RGBA"), np.float32) / 255
+    except Exception as error:  # a decoder may raise anything on a damaged file
+        raise ValueError(f"{path} cannot be read as a picture: {error}.") from error
+    alpha = rgba[..., 3:]
+    return np.minimum(alpha * rgba[..., :3] + (1 - alpha), 1)
+
+
 def split_images(images: Sequence[Image], *, held_out: float, seed: int) -> tuple[list[Image], list[Image]]:
     """`images` in two parts, (training, held out), each sorted by name.
 

@@ -119,7 +119,7 @@ def prepare_ridge(params: RidgeParams, sigma: Array | float) -> Ridge:
     >>> ridge.kernel.shape
     (13, 13, 1, 60)
     """
-    _check_params(params)
+    check_params(params)
     check_non_negative("sigma", sigma)
     if jnp.shape(sigma) != ():
         raise ValueError(f"`sigma` must have shape (), got {jnp.shape(sigma)}. Map over noise levels by jax.vmap.")
@@ -154,7 +154,7 @@ def ridge_value(ridge: Ridge, x: Array) -> Array:
     Raises:
         ValueError: if `x` is not one gray image.
     """
-    _check_image("x", x)
+    check_image("x", x)
 
     def potentials(responses: Array) -> Array:
         scaled = responses * _like(ridge.scales, responses)
@@ -179,7 +179,7 @@ def ridge_gradient(ridge: Ridge, x: Array) -> Array:
     Raises:
         ValueError: if `x` is not one gray image.
     """
-    _check_image("x", x)
+    check_image("x", x)
 
     def activation(responses: Array) -> Array:
         scales = _like(ridge.scales, responses)
@@ -200,7 +200,7 @@ def ridge_hvp(ridge: Ridge, x: Array, direction: Array) -> Array:
     Raises:
         ValueError: if `x` or `direction` are not gray images of one size.
     """
-    _check_image("x", x)
+    check_image("x", x)
     if jnp.shape(direction) != jnp.shape(x):
         raise ValueError(f"`direction` must have the shape of `x`, {jnp.shape(x)}, got {jnp.shape(direction)}.")
 
@@ -285,7 +285,8 @@ def _like(scales: Array, responses: Array) -> Array:
     return jnp.broadcast_to(scales.astype(responses.dtype), responses.shape)
 
 
-def _check_params(params: Any) -> None:
+def check_params(params: Any) -> None:
+    """Raise unless `params` are `RidgeParams` whose arrays fit each other."""
     fields = tuple(field.name for field in dataclasses.fields(RidgeParams))
     check_attributes("params", params, fields, "RidgeParams, as ridge_params makes them")
     check_kernels(params.kernels)
@@ -306,7 +307,8 @@ def _check_params(params: Any) -> None:
     check_non_negative("params.rho", params.rho)
 
 
-def _check_image(name: str, x: Any) -> None:
+def check_image(name: str, x: Any) -> None:
+    """Raise unless `x` is one gray image."""
     shape = jnp.shape(x)
     if len(shape) != 3 or shape[2] != 1:
         hint = "Add the axis: image[..., None]."

@@ -1,0 +1,77 @@
+"""The figures: training and validation, filters, activations and potentials."""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+
+from experiments.train_regularizer.settings import Settings
+from experiments.train_regularizer.training import History
+from unroll_jax.regularizers import RidgeParams, prepare_ridge
+from unroll_jax.splines import linear_spline, spline_potential
+
+
+def draw_all(folder: Path, params: RidgeParams, history: History, settings: Settings) -> list[Path]:
+    """All figures as PNG files in `folder`; their paths."""
+    matplotlib.use("Agg")  # no screen is needed
+    drawn = {
+        "training": _draw_training(history),
+        "filters": _draw_filters(params, settings),
+        "activations": _draw_activations(params, settings),
+    }
+    paths = []
+    for name, figure in drawn.items():
+        path = folder / f"{name}.png"
+        figure.savefig(path, dpi=120)
+        plt.close(figure)
+        paths.append(path)
+    return paths
+
+
+def _draw_training(history: History):
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    left.plot(history.step, history.loss, lw=1.2)
+    left.set(xlabel="training step", ylabel="loss, 8-bit units", yscale="log")
+    for name, values in history.validation.items():
+        right.plot(history.validation_step, values - values[-1], marker="o", ms=3, label=f"sigma {name}")
+    right.set(xlabel="training step", ylabel="validation PSNR less the last, dB")
+    right.legend(fontsize=8)
+    for panel in (left, right):
+        panel.grid(alpha=0.3, which="both")
+    return figure
+
+
+def _draw_filters(params: RidgeParams, settings: Settings):
+    kernel = np.asarray(prepare_ridge(params, settings.validation_sigmas[-1] / 255).kernel)[:, :, 0]
+    norms = np.sqrt(np.sum(kernel**2, axis=(0, 1)))
+    columns = min(12, len(norms))
+    rows = -(-len(norms) // columns)
+    figure, panels = plt.subplots(rows, columns, figsize=(columns, rows), squeeze=False, layout="constrained")
+    for panel in panels.ravel():
+        panel.set_axis_off()
+    for panel, index in zip(panels.ravel(), np.argsort(-norms), strict=False):
+        largest = np.max(np.abs(kernel[:, :, index])) or 1
+        panel.imshow(kernel[:, :, index], cmap="gray", vmin=-largest, vmax=largest)
+    return figure
+
+
+def _draw_activations(params: RidgeParams, settings: Settings):
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    for sigma in settings.validation_sigmas:
+        ridge = prepare_ridge(params, sigma / 255)
+        scale = float(jnp.median(ridge.scales))
+        coefficients = ridge.coefficients if ridge.coefficients.ndim == 1 else ridge.coefficients[0]
+        reach = float(ridge.grid.knots[-1])
+        points = jnp.linspace(-1.1 * reach, 1.1 * reach, 2_001)
+        values = linear_spline(points, coefficients, ridge.grid, extrapolation="constant") / scale
+        potential = spline_potential(points, coefficients, ridge.grid, extrapolation="constant") / scale**2
+        left.plot(points / scale, values, lw=1.2, label=f"sigma {sigma:g}")
+        right.plot(points / scale, potential, lw=1.2, label=f"sigma {sigma:g}")
+    left.set(xlabel="response of a filter with the median scale", ylabel="activation")
+    right.set(xlabel="response of a filter with the median scale", ylabel="potential")
+    for panel in (left, right):
+        panel.grid(alpha=0.3)
+        panel.legend(fontsize=8)
+    return figure

@@ -1,0 +1,57 @@
+"""The images of the training: patches at several scales, and those to validate on."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import PIL.Image
+
+from experiments.data import Image, load_images, sample_patches, split_images
+from experiments.train_regularizer.settings import Settings
+
+
+class Data(NamedTuple):
+    """What a regularizer learns from and is chosen by.
+
+    Attributes:
+        patches: clean ones, `(num_patches, patch_size, patch_size, 1)`.
+        validation: middles of clean images of one size, `(num_images, size, size, 1)`.
+        num_images: how many images the patches are from.
+    """
+
+    patches: np.ndarray
+    validation: np.ndarray
+    num_images: int
+
+
+def make_data(settings: Settings, data: Path | None, validation: Path | None, seed: int) -> Data:
+    """Patches of the images at `data`, and the middles of those at `validation` or of a fifth of the first.
+
+    Raises:
+        ValueError: where images are too few or too small.
+        FileNotFoundError: where nothing lies at a path.
+    """
+    images = load_images(data)
+    if validation is None:
+        images, held_out = split_images(images, held_out=0.2, seed=seed)
+    else:
+        held_out = load_images(validation)
+    size = min(settings.validation_size, *(min(image.pixels.shape) for image in held_out))
+    middles = np.stack([_middle(image.pixels, size) for image in held_out])[..., None]
+    scaled = [_scaled(image, scale) for scale in settings.scales for image in images]
+    rows = sample_patches(scaled, size=settings.patch_size, num_patches=settings.num_patches, seed=seed)
+    patches = rows.reshape(-1, settings.patch_size, settings.patch_size, 1)
+    return Data(patches, middles, len(images))
+
+
+def _middle(pixels: np.ndarray, size: int) -> np.ndarray:
+    top, left = ((side - size) // 2 for side in pixels.shape)
+    return pixels[top : top + size, left : left + size]
+
+
+def _scaled(image: Image, scale: float) -> Image:
+    if scale == 1:
+        return image
+    height, width = (max(round(scale * side), 1) for side in image.pixels.shape)
+    picture = PIL.Image.fromarray(image.pixels).resize((width, height), PIL.Image.Resampling.BICUBIC)
+    return Image(image.name, np.clip(np.asarray(picture, np.float32), 0, 1))

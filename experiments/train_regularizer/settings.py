@@ -1,0 +1,87 @@
+"""What the training of a regularizer can be told."""
+
+import dataclasses
+from typing import Literal
+
+Mode = Literal["equilibrium", "jacobian-free", "unrolled"]
+Loss = Literal["l1", "squared"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """All settings of one run.
+
+    Intensities are in [0, 1], but noise levels are told in 8-bit units: 25 means 25/255.
+    """
+
+    # the regularizer
+    rho: float  # 0 for a convex one
+    channels: tuple[int, ...]
+    kernel_size: int
+    num_knots: int
+    mu: float  # where training starts
+    # data
+    max_sigma: float  # noise levels are uniform between 0 and this
+    patch_size: int
+    num_patches: int
+    scales: tuple[float, ...]  # of the images the patches are cut from
+    # the denoiser in training
+    mode: Mode
+    loss: Loss
+    tolerance: float  # relative change at which the fixed point counts as found, at max_sigma; in proportion below
+    max_steps: int
+    adjoint_tolerance: float  # relative residual of the linear system behind the implicit gradient
+    adjoint_steps: int
+    num_unrolled: int  # gradient steps of the mode "unrolled"
+    variation_weight: float  # of the TV2 of both splines, in the unit of their knots
+    # the optimizer
+    num_steps: int
+    batch_size: int
+    warmup_steps: int
+    filter_rate: float
+    scaling_rate: float
+    curvature_rate: float
+    spline_rate: float
+    frozen_share: float  # of the steps, in which the splines wait for the filters to form
+    # validation
+    validation_sigmas: tuple[float, ...]
+    validation_size: int  # the middle of each image that is used
+    evaluate_every: int
+    patience: int
+    checkpoint_every: int
+    steps_per_row: int  # of the history
+
+
+DEFAULTS = Settings(
+    rho=1.0,
+    channels=(4, 8, 60),
+    kernel_size=5,
+    num_knots=101,
+    mu=50.0,
+    max_sigma=30.0,
+    patch_size=40,
+    num_patches=40_000,
+    scales=(1.0, 0.9, 0.8, 0.7),
+    mode="equilibrium",
+    loss="l1",
+    tolerance=1e-3,
+    max_steps=40,
+    adjoint_tolerance=3e-2,
+    adjoint_steps=15,
+    num_unrolled=10,
+    variation_weight=0.0,
+    num_steps=1_000,
+    batch_size=16,
+    warmup_steps=10,
+    filter_rate=5e-3,
+    scaling_rate=1e-2,
+    curvature_rate=2e-3,
+    spline_rate=0.0,
+    frozen_share=0.5,
+    validation_sigmas=(5.0, 15.0, 25.0),
+    validation_size=128,
+    evaluate_every=200,
+    patience=5,
+    checkpoint_every=50,
+    steps_per_row=20,
+)
