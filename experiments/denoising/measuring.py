@@ -1,15 +1,16 @@
 """How near an image is to the clean one."""
 
 import importlib
+import math
 from typing import Any
 
 import numpy as np
 
 
 def psnr(image: Any, clean: Any) -> float:
-    """The peak signal-to-noise ratio in dB for a peak of 1, without clipping."""
-    error = np.asarray(image, np.float64) - np.asarray(clean, np.float64)
-    return float(-10 * np.log10(np.mean(error**2)))
+    """The peak signal-to-noise ratio in dB for a peak of 1, without clipping; infinite for the clean image itself."""
+    error = np.mean((np.asarray(image, np.float64) - np.asarray(clean, np.float64)) ** 2)
+    return float(-10 * np.log10(error)) if error > 0 else math.inf
 
 
 def ssim(image: Any, clean: Any) -> float:
