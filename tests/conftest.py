@@ -1,7 +1,20 @@
-"""Settings of every test here: rank promotion is an error, `x64` asks for float64, and precisions take turns."""
+"""Settings of every test here: rank promotion is an error, `x64` asks for float64, and precisions take turns.
+
+What tests compile runs a few times at small sizes, so the compiler is told to hurry. Any XLA_FLAGS of your own replace
+this: `XLA_FLAGS= pytest` compiles as users do.
+"""
+
+import os
 
 import jax
+import jaxlib
 import pytest
+
+QUICK = ["--xla_backend_optimization_level=0"]
+if jaxlib.version.__version_info__ < (0, 11):  # a flag that XLA does not know ends the process
+    QUICK += ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
+# XLA reads this with its first program, after the tests are collected
+os.environ.setdefault("XLA_FLAGS", " ".join(QUICK))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -18,7 +18,20 @@ from flax import nnx
 
 import unroll_jax as uj
 from experiments import cli
-from unroll_jax import algorithms, certificates, constraints, export, objectives, operators, prox, training
+from unroll_jax import (
+    adapters,
+    algorithms,
+    certificates,
+    constraints,
+    export,
+    noise,
+    objectives,
+    operators,
+    prox,
+    stopping,
+    testing,
+    training,
+)
 
 RNG = np.random.default_rng(2312)
 M, N, BATCH, LAYERS = (int(size) for size in RNG.permutation(np.arange(3, 12))[:4])
@@ -32,6 +45,7 @@ VALUES = np.sort(RNG.random((BATCH, LAYERS + 1)), axis=1)[:, ::-1]
 DENSE = operators.Dense(jnp.asarray(MATRIX))
 ISTA, ISTA_PARAMS = algorithms.proximal_gradient(), algorithms.ProximalGradientParams(jnp.array(0.01), jnp.array(0.1))
 LISTA, LISTA_PARAMS = algorithms.lista(), algorithms.LISTAParams(jnp.eye(N), jnp.asarray(MATRIX.T), jnp.zeros(N))
+IMAGE = jnp.ones((M, N))
 DISTANCE = constraints.distance_to(lambda example: example["x"])
 EXAMPLE = {"x": XS[0], "y": YS[0]}
 
@@ -67,6 +81,11 @@ def stacked(params: Any = LISTA_PARAMS, num_layers: int = LAYERS) -> Any:
 def solve(algorithm: Any = ISTA, params: Any = ISTA_PARAMS, one: Any = None, **options: Any) -> uj.Solution:
     options = {"tolerance": 1e-3, "max_steps": 5} | options
     return uj.solve(algorithm, params, problem() if one is None else one, **options)
+
+
+def fixed_point(algorithm: Any = ISTA, **options: Any) -> Any:
+    options = {"tolerance": 1e-3, "max_steps": 5} | options
+    return uj.equilibrium(algorithm, ISTA_PARAMS, problem(), **options)
 
 
 def batch_terms(model: Any, batch: Any, key: Any) -> Any:
@@ -116,6 +135,13 @@ class NoAdjoint(NamedTuple):
 
     def __call__(self, x: Any) -> Any:
         return self.matrix @ x
+
+
+class WrongAdjoint(NoAdjoint):
+    """A map whose adjoint loses an entry."""
+
+    def adjoint(self, y: Any) -> Any:
+        return self.matrix[:, 1:].T @ y
 
 
 def saved_solver(folder: Path) -> export.Solver:
@@ -281,6 +307,152 @@ MISUSES = [
            ("`l1_weight`", "()", f"({N},)")),
     Misuse("Lasso, a negative weight", lambda _: objectives.Lasso(DENSE, YS[0], -0.1).duality_gap(XS[0]), ValueError,
            ("`l1_weight`", "non-negative", "-0.1")),
+    # --- methods ---
+    Misuse("solve, an adjoint of the wrong shape", lambda _: solve(
+        one=problem(operator=WrongAdjoint(MATRIX))), ValueError,
+           ("`operator.adjoint`", f"({N - 1},)", "conjugate transpose", "`from_function`")),
+    Misuse("solve, ADMM with an adjoint of the wrong shape", lambda _: solve(
+        algorithms.admm(), algorithms.admm_params(0.1), problem(operator=WrongAdjoint(MATRIX))), ValueError,
+           ("`operator.adjoint`", f"({N - 1},)")),
+    Misuse("solve, a number as residual", lambda _: solve(residual=1e-3), ValueError,
+           ("`residual`", "unroll_jax.stopping.relative_change", "0.001")),
+    Misuse("solve, parameters as prepare", lambda _: solve(prepare=ISTA_PARAMS), ValueError,
+           ("`prepare`", "lambda params, problem: params", "ProximalGradientParams")),
+    Misuse("solve, a flag as record", lambda _: solve(record=True), ValueError,
+           ("`record`", "lambda state: state.x", "True")),
+    Misuse("solve, a residual every 0 steps", lambda _: solve(check_every=0), ValueError,
+           ("`check_every`", "whole number of at least 1", "0")),
+    Misuse("solve, the gap of a problem without one", lambda _: solve(residual=stopping.duality_gap), ValueError,
+           ("`problem`", "`.duality_gap`", "LeastSquares", "Lasso")),
+    Misuse("solve, a start of another structure", lambda _: solve(algorithms.proximal_gradient(
+        start=lambda p: {"code": jnp.zeros(N)})), ValueError, ("`x`", "one array", "dict")),
+    Misuse("solve, a start of another shape", lambda _: solve(algorithms.proximal_gradient(
+        start=lambda p: jnp.zeros(M))), ValueError, ("`x`", f"({N},)", f"({M},)")),
+    Misuse("solve, a gradient of another structure", lambda _: solve(algorithms.proximal_gradient(
+        lambda x, p: (x, x))), ValueError, ("`gradient`", "structure", "PyTreeDef(*)", "PyTreeDef((*, *))", "`start`")),
+    Misuse("solve, a prox of another structure", lambda _: solve(algorithms.proximal_gradient(
+        prox=lambda x, strength: (x, x))), ValueError, ("`step`", "structure of its state")),
+    Misuse("solve, a problem without prox for ADMM", lambda _: solve(
+        algorithms.admm(), algorithms.admm_params(0.1), objectives.Lasso(DENSE, YS[0], 0.1)), ValueError,
+           ("`problem`", "`.prox`", "Lasso", "prox_data")),
+    Misuse("solve, a denoiser that shortens", lambda _: solve(algorithms.plug_and_play(
+        lambda weight, x: x[1:]), algorithms.plug_and_play_params(DENSE, None)), ValueError,
+           ("`denoiser`", f"({N},)", f"({N - 1},)")),
+    Misuse("solve, inner parameters for relaxed", lambda _: solve(algorithms.relaxed(ISTA)), ValueError,
+           ("`params`", "`.relaxation`", "relaxed_params")),
+    Misuse("equilibrium, no steps", lambda _: fixed_point(max_steps=0), ValueError,
+           ("`max_steps`", "whole number of at least 1", "0")),
+    Misuse("equilibrium, a factory that was not called", lambda _: fixed_point(algorithms.fista), ValueError,
+           ("`algorithm`", "Algorithm(init, step)", "fista()")),
+    Misuse("equilibrium, a word as gradient", lambda _: fixed_point(gradient="implicit"), ValueError,
+           ("`gradient`", "ImplicitGradient(...)", "JacobianFree(...)", "str")),
+    Misuse("equilibrium, a solver that is none", lambda _: fixed_point(
+        gradient=uj.ImplicitGradient(solver="lu")), ValueError,  # pyright: ignore
+           ("`gradient.solver`", "gmres", "'lu'")),
+    Misuse("equilibrium, a monitor of several numbers", lambda _: fixed_point(monitor=jnp.zeros(M)), ValueError,
+           ("`monitor`", "()", f"({M},)")),
+    Misuse("gradient_descent_params, a negative constant", lambda _: algorithms.gradient_descent_params(-1.0),
+           ValueError, ("`lipschitz`", "positive", "-1.0")),
+    Misuse("heavy_ball_params, constants in the wrong order", lambda _: algorithms.heavy_ball_params(1.0, 2.0),
+           ValueError, ("`strong_convexity`", "`lipschitz`", "2.0", "1.0")),
+    Misuse("admm_params, too much relaxation", lambda _: algorithms.admm_params(0.1, relaxation=2.0), ValueError,
+           ("`relaxation`", "between 0 and 2", "2.0")),
+    Misuse("chambolle_pock, an operator", lambda _: algorithms.chambolle_pock(DENSE), ValueError,  # pyright: ignore
+           ("`operator`", "function of the problem", "lambda problem: operator")),
+    Misuse("plug_and_play, a strength as denoiser", lambda _: algorithms.plug_and_play(0.1), ValueError,  # pyright: ignore
+           ("`denoiser`", "function", "0.1")),
+    Misuse("anderson, no memory", lambda _: algorithms.anderson(ISTA, 0), ValueError,
+           ("`memory`", "whole number of at least 1", "0")),
+    Misuse("monotone, a field that is none", lambda _: solve(algorithms.monotone(ISTA, fields=("z",))), ValueError,
+           ("`algorithm`", "field `z`", "ProximalGradientState")),
+    Misuse("tista_params, a share in percent", lambda _: algorithms.tista_params(DENSE, 20.0, 1.0, 0.1), ValueError,
+           ("`share`", "between 0 and 1", "20.0")),
+    Misuse("SupportSelection, a negative growth", lambda _: algorithms.lista_cp(
+        support=algorithms.SupportSelection(growth=-1.0, limit=0.2)), ValueError, ("`growth`", "non-negative", "-1.0")),
+    # --- operators of images ---
+    Misuse("operator_norm, an adjoint of the wrong shape", lambda _: operators.operator_norm(
+        WrongAdjoint(MATRIX), XS[0]), ValueError, ("`operator.adjoint`", f"({N},)", f"({N - 1},)")),
+    Misuse("from_function, a function with a constant", lambda _: operators.from_function(
+        lambda x: x + 1, XS[0]), ValueError, ("`function(zero)`", "linear", "constant")),
+    Misuse("from_function, a function that is not linear", lambda _: operators.from_function(
+        lambda x: x**2, XS[0]), ValueError, ("`function`", "linear in `x`")),
+    Misuse("from_function, the adjoint of what it takes", lambda _: operators.from_function(
+        lambda x: x[1:], XS[0]).adjoint(XS[0]), ValueError, ("`y`", f"({N - 1},)", f"({N},)")),
+    Misuse("add, operators of other sizes", lambda _: operators.add(DENSE, operators.adjoint(DENSE))(XS[0]), ValueError,
+           ("`y`", f"({M},)", f"({N},)")),
+    Misuse("stack, parts that are not", lambda _: operators.stack(DENSE, DENSE).adjoint(YS[0]), ValueError,
+           ("`y`", "tuple of 2")),
+    Misuse("scale, a factor per entry", lambda _: operators.scale(DENSE, YS[0]), ValueError,  # pyright: ignore
+           ("`factor`", "()", f"({M},)")),
+    Misuse("Convolution, a gray image without channels", lambda _: operators.Convolution(jnp.ones((3, 3, 1, 1)))(IMAGE),
+           ValueError, ("`x`", "(height, width, 1)", f"({M}, {N})", "x[..., None]")),
+    Misuse("Convolution, a boundary that is none", lambda _: operators.Convolution(
+        jnp.ones((3, 3, 1, 1)), "periodic")(IMAGE[..., None]), ValueError,  # pyright: ignore
+           ("`boundary`", "'circular'", "'periodic'")),
+    Misuse("CircularBlur, a batch of images", lambda _: operators.CircularBlur(jnp.ones((3, 3)))(
+        jnp.ones((BATCH, M, N, 3))), ValueError, ("`x`", "(height, width)", f"({BATCH}, {M}, {N}, 3)", IN_VMAP)),
+    Misuse("Downsampling, a factor that does not divide", lambda _: operators.Downsampling(
+        M + 1, jnp.ones((3, 3)))(IMAGE), ValueError, ("`x`", f"factor {M + 1}", f"({M}, {N})", "Crop or pad")),
+    Misuse("FiniteDifferences, a vector", lambda _: operators.FiniteDifferences()(XS[0]), ValueError,
+           ("`x`", "(height, width, ...)", f"({N},)")),
+    Misuse("Wavelets, a name that is none", lambda _: operators.Wavelets("sym4", 1)(IMAGE), ValueError,  # pyright: ignore
+           ("`name`", "'db2'", "'sym4'")),
+    Misuse("Wavelets, an image of odd sides", lambda _: operators.Wavelets("db2", 1)(jnp.ones((3, N))), ValueError,
+           ("`x`", "multiples of 2", f"(3, {N})", "Crop or pad")),
+    Misuse("SubsampledFourier, a mask of another shape", lambda _: operators.SubsampledFourier(
+        jnp.ones((N, M)))(IMAGE), ValueError, ("`x`", f"({N}, {M})", f"({M}, {N})", "mask")),
+    Misuse("MultiCoilMRI, one sensitivity", lambda _: operators.MultiCoilMRI(jnp.ones((M, N)), jnp.ones((M, N)))(IMAGE),
+           ValueError, ("`sensitivities`", "(num_coils, height, width)", f"({M}, {N})")),
+    Misuse("mask, weights", lambda _: operators.mask(jnp.full(N, 0.5)), ValueError,
+           ("`keep`", "zeros and ones")),
+    Misuse("cartesian_mask, a share in place of an acceleration", lambda _: operators.cartesian_mask(
+        KEY, (M, N), acceleration=0.25), ValueError, ("`acceleration`", "at least 1", "0.25")),
+    Misuse("ParallelBeamCT, a batch of angles", lambda _: operators.ParallelBeamCT(
+        jnp.ones((BATCH, 2)), (M, N), 5)(IMAGE), ValueError,
+           ("`angles`", "(num_angles,)", f"({BATCH}, 2)", IN_VMAP)),
+    Misuse("ParallelBeamCT, one side", lambda _: operators.ParallelBeamCT(jnp.ones(2), N, 5)(IMAGE),  # pyright: ignore
+           ValueError, ("`image_shape`", "(height, width)", str(N))),
+    Misuse("filtered_backprojection, a filter that is none", lambda _: operators.filtered_backprojection(
+        operators.ParallelBeamCT(jnp.ones(2), (M, N), 5), jnp.ones((2, 5)), filter="ram-lak"),  # pyright: ignore
+           ValueError, ("`filter`", "'ramp'", "'ram-lak'")),
+    # --- proximal operators, noise, tests of parts, other libraries ---
+    Misuse("l1, no strength", lambda _: prox.l1(XS[0], None), ValueError,  # pyright: ignore
+           ("`strength`", "number", "NoneType")),
+    Misuse("l1, several arrays", lambda _: prox.l1({"code": XS[0]}, 1.0), ValueError,  # pyright: ignore
+           ("`x`", "one array", "dict")),
+    Misuse("group_l21, an axis that is none", lambda _: prox.group_l21(XS[0], 1.0, axis=2), ValueError,
+           ("`axis`", "got 2", f"({N},)")),
+    Misuse("l2_ball, a negative radius", lambda _: prox.l2_ball(XS[0], 1.0, radius=-1.0), ValueError,
+           ("`radius`", "non-negative", "-1.0")),
+    Misuse("mcp, no width", lambda _: prox.mcp(XS[0], 1.0, width=0.0), ValueError, ("`width`", "0.0")),
+    Misuse("nuclear, a vector", lambda _: prox.nuclear(XS[0], 1.0), ValueError, ("`x`", "matrix (m, n)", f"({N},)")),
+    Misuse("conjugate, a negative strength", lambda _: prox.conjugate(prox.l1)(XS[0], -1.0), ValueError,
+           ("`strength`", "positive", "-1.0")),
+    Misuse("separable_sum, parts that are missing", lambda _: prox.separable_sum((prox.l1, prox.l2))((XS[0],), 1.0),
+           ValueError, ("`x`", "structure of `proxes`")),
+    Misuse("through, a matrix", lambda _: prox.through(MATRIX, prox.l1), ValueError,  # pyright: ignore
+           ("`operator`", "Dense(matrix)", "ndarray")),
+    Misuse("Gaussian, a negative deviation", lambda _: noise.Gaussian(-0.1).sample(KEY, XS[0]), ValueError,
+           ("`sigma`", "non-negative", "-0.1")),
+    Misuse("Gaussian, the clean image first", lambda _: noise.Gaussian(0.1).sample(XS[0], KEY), ValueError,
+           ("`key`", "jax.random.key(seed)", f"({N},)")),
+    Misuse("Poisson, no gain", lambda _: noise.Poisson(0.0).sample(KEY, XS[0]), ValueError,
+           ("`gain`", "positive", "0.0")),
+    Misuse("SaltAndPepper, percent", lambda _: noise.SaltAndPepper(20.0).sample(KEY, XS[0]), ValueError,
+           ("`probability`", "[0, 1]", "20.0")),
+    Misuse("Gaussian, a batch against one image", lambda _: noise.Gaussian(0.1).negative_log_likelihood(XS, XS[0]),
+           ValueError, ("`measurement`", f"({N},)", f"({BATCH}, {N})", IN_VMAP)),
+    Misuse("check_adjoint, the wrong shape", lambda _: testing.check_adjoint(WrongAdjoint(MATRIX), XS[0]),
+           AssertionError, ("operator.adjoint(y)", f"({N},)", f"({N - 1},)")),
+    Misuse("check_prox, a number as value", lambda _: testing.check_prox(prox.l1, 1.0, XS[0], 0.1),  # pyright: ignore
+           ValueError, ("`value`", "value(z, strength)", "1.0")),
+    Misuse("check_algorithm, parameters that are no arrays", lambda _: testing.check_algorithm(
+        ISTA, algorithms.ProximalGradientParams(0.1, 0.1), problem()), AssertionError,  # pyright: ignore
+           ("`params.step_size`", "float32")),
+    Misuse("from_lineax, a matrix", lambda _: adapters.from_lineax(MATRIX), ValueError,
+           ("`operator`", "`.mv`", "lineax", "ndarray")),
+    Misuse("to_lineax, a shape", lambda _: adapters.to_lineax(DENSE, (N,)), ValueError,
+           ("`like`", "int")),
     # --- constraints, certificates ---
     Misuse("descent, a rate in percent", lambda _: constraints.descent(DISTANCE, 5), ValueError,
            ("`rate`", "[0, 1)", "got 5", "0.05")),

@@ -291,7 +291,7 @@ def test_misuse():
     problem = uj.objectives.LeastSquares(uj.operators.mask(np.ones((8, 8, 1))), x)
     with pytest.raises(ValueError, match="`strength` must be positive"):
         ridge_reconstruct(ridge, problem, x, 0.0)
-    with pytest.raises(ValueError, match="`name` must be one of .*got 'drunet'"):
+    with pytest.raises(ValueError, match=r"`name` must be one of .*got 'drunet'"):
         uj.regularizers.pretrained("drunet")
     with pytest.raises(ValueError, match="odd sides"):
         prepare_ridge(dataclasses.replace(ridge_params(jax.random.key(0)), kernels=(jnp.ones((4, 4, 1, 60)),)), SIGMA)

@@ -61,7 +61,7 @@ from unroll_jax.algorithms import (
 )
 from unroll_jax.objectives import LeastSquares
 from unroll_jax.operators import Dense, Diagonal, operator_norm
-from unroll_jax.prox import soft_threshold
+from unroll_jax.prox import soft_threshold, total_variation
 
 SIZE, STRENGTH = (14, 9), 0.8
 KINDS = ["float64", "complex128"]
@@ -320,8 +320,8 @@ def tv_value(x: np.ndarray, noisy: np.ndarray, weight: float) -> float:
 def test_total_variation_denoising():
     rng = np.random.default_rng(0)
     noisy = np.kron(rng.random((3, 4)), np.ones((5, 4))) + 0.1 * rng.standard_normal((15, 16))
-    weight = 0.15
-    oracle = denoise_tv_chambolle(noisy, weight=weight, eps=0.0, max_num_iter=6000)
+    weight = 0.05
+    oracle = denoise_tv_chambolle(noisy, weight=weight, eps=0.0, max_num_iter=3000)
     start = lambda problem: problem.noisy
     differences, like = Differences(), jnp.asarray(noisy)
     of_image = lambda problem: differences
@@ -342,12 +342,10 @@ def test_total_variation_denoising():
     problem = Denoising(like)
     run = jax.jit(lambda params: [last(case[0], p, problem, 4000).x for case, p in zip(cases, params, strict=True)])
     values = [tv_value(np.asarray(x), noisy, weight) for x in run([params for _, params in cases])]
+    values.append(tv_value(np.asarray(total_variation(like, weight, num_steps=2000)), noisy, weight))
     best = tv_value(oracle, noisy, weight)
-    assert best < 0.6 * tv_value(noisy, noisy, weight)
-    for value in values:
-        assert value <= best * (1 + 1e-6)  # no worse than an oracle that is not exact
-        np.testing.assert_allclose(value, min(values), rtol=1e-6)
-    np.testing.assert_allclose(min(values), best, rtol=1e-5)
+    assert best < 0.8 * tv_value(noisy, noisy, weight)
+    np.testing.assert_allclose(values, best, rtol=1e-6)
 
 
 # --- one step is the formula, a run the loop ---
