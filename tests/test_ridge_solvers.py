@@ -23,6 +23,7 @@ from unroll_jax.regularizers import (
     ridge_value,
     save_ridge,
 )
+from unroll_jax.regularizers.filters import norm_bound
 from unroll_jax.splines import NonuniformGrid, SlopeBox, clip_slopes, flat_ends
 
 SIGMA = 15 / 255
@@ -262,7 +263,7 @@ def test_pretrained_regularizers_keep_their_promises(name, rho):
     params = uj.regularizers.pretrained(name)
     assert params.rho == rho
     ridge = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), prepare_ridge(params, 25 / 255))
-    assert uj.regularizers.filters.norm_bound(ridge.kernel) <= 1 + 1e-6
+    assert norm_bound(ridge.kernel) <= 1 + 1e-6
     slopes = np.diff(ridge.coefficients) / np.diff(ridge.grid.knots)
     assert np.all(slopes >= -rho - 1e-4)
     assert np.all(slopes <= float(ridge.mu) * (1 + 1e-4))

@@ -20,7 +20,7 @@ from experiments.files import CONFIG, METRICS, WORK, default_run_path, run_folde
 from experiments.report import Table, environment, write_json
 from unroll_jax.regularizers import RidgeParams, ridge_denoise
 
-_COLUMNS = ("image", "sigma", "noisy_psnr", "psnr", "ssim", "num_steps", "converged", "seconds")
+_COLUMNS = ["image", "sigma", "noisy_psnr", "psnr", "ssim", "num_steps", "converged", "seconds"]
 
 
 @dataclasses.dataclass(frozen=True)

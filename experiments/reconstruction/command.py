@@ -160,16 +160,16 @@ def _solve(
     tuning_key, test_key = jax.random.split(key)
     ridge, variation = _tuned(_measure(name, tuning, settings.tuning_size, tuning_key, settings), params, settings)
     measured = _measure(name, images, settings.test_size, test_key, settings)
+    (strength, sigma), (tv_strength,) = ridge.values, variation.values
     methods: dict[str, list[Restored]] = {
         "plain": [solvers.plain(each) for each in measured],
         "total variation": [
-            solvers.by_variation(each, *variation.values, settings.tolerance, settings.tv_steps) for each in measured
+            solvers.by_variation(each, tv_strength, settings.tolerance, settings.tv_steps) for each in measured
         ],
         "regularizer": [
-            solvers.by_ridge(params, each, *ridge.values, settings.tolerance, settings.max_steps) for each in measured
+            solvers.by_ridge(params, each, strength, sigma, settings.tolerance, settings.max_steps) for each in measured
         ],
     }
-    strength, sigma = ridge.values
     objective = solvers.objective_of_ridge(params, measured[0], strength, sigma, LARGEST_OBJECTIVE)
     outcome = report.Outcome(
         psnr={method: [each.psnr for each in found] for method, found in methods.items()},
@@ -178,7 +178,7 @@ def _solve(
         converged={method: sum(each.converged for each in found) for method, found in methods.items()},
         strength=strength,
         sigma=sigma,
-        tv_strength=variation.values[0],
+        tv_strength=tv_strength,
         num_tried=ridge.num_tried + variation.num_tried,
         largest_rise=float(np.max(np.diff(objective) / np.abs(objective[:-1]))),
     )
@@ -193,13 +193,14 @@ def _tuned(measured: Sequence[Measured], params: RidgeParams, settings: Settings
         "last_factor": settings.last_factor,
         "max_rounds": settings.max_rounds,
     }
-    few = (settings.tuning_tolerance, settings.tuning_steps)
+    tolerance, steps = settings.tuning_tolerance, settings.tuning_steps
 
     def ridge_score(strength: float, sigma: float) -> float:
-        return float(np.mean([solvers.by_ridge(params, each, strength, sigma, *few).psnr for each in measured]))
+        found = [solvers.by_ridge(params, each, strength, sigma, tolerance, steps) for each in measured]
+        return float(np.mean([each.psnr for each in found]))
 
     def variation_score(strength: float) -> float:
-        return float(np.mean([solvers.by_variation(each, strength, *few).psnr for each in measured]))
+        return float(np.mean([solvers.by_variation(each, strength, tolerance, steps).psnr for each in measured]))
 
     sigmas = (0.5, params.noise_grid.high)
     ridge = search(ridge_score, (0.1, 5.0), (STRENGTHS, sigmas), **options)

@@ -49,7 +49,7 @@ def _mri(truth: jax.Array, key: jax.Array, settings: Settings) -> Measured:
     mask_key, noise_key = jax.random.split(key)
     mask = uj.operators.cartesian_mask(
         mask_key,
-        truth.shape[:2],
+        (truth.shape[0], truth.shape[1]),
         acceleration=settings.acceleration,
         center_fraction=settings.center_fraction,
     )
@@ -63,7 +63,7 @@ def _multi_coil_mri(truth: jax.Array, key: jax.Array, settings: Settings) -> Mea
     mask_key, noise_key = jax.random.split(key)
     mask = uj.operators.cartesian_mask(
         mask_key,
-        truth.shape[:2],
+        (truth.shape[0], truth.shape[1]),
         acceleration=2 * settings.acceleration,
         center_fraction=settings.center_fraction / 2,
     )

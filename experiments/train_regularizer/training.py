@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -184,7 +184,7 @@ def make_optimizer(settings: Settings, start: RidgeParams) -> optax.GradientTran
             schedule = optax.join_schedules([optax.constant_schedule(0.0), schedule], [num_waiting])
         return optax.adam(schedule)
 
-    rates = {
+    rates: dict[Hashable, optax.GradientTransformation] = {
         "filters": adam(settings.filter_rate),
         "scaling": adam(settings.scaling_rate),
         "curvature": adam(settings.curvature_rate),

@@ -68,7 +68,7 @@ def save_ridge(path: str | os.PathLike[str], params: RidgeParams) -> None:
         params: any.
     """
     grid, noise_grid = params.grid, params.noise_grid
-    arrays = {f"kernels.{index}": kernel for index, kernel in enumerate(params.kernels)}
+    arrays: dict[str, Any] = {f"kernels.{index}": kernel for index, kernel in enumerate(params.kernels)}
     arrays |= {name: getattr(params, name) for name in _FIELDS}
     if params.norm is not None:
         arrays["norm"] = params.norm
@@ -78,7 +78,7 @@ def save_ridge(path: str | os.PathLike[str], params: RidgeParams) -> None:
     arrays["uniform_grid" if uniform else "knots"] = _numbers(grid) if uniform else grid.knots
     arrays["noise_grid"] = _numbers(noise_grid)
     with open(path, "wb") as file:
-        np.savez(file, **{name: np.asarray(array) for name, array in arrays.items()})
+        np.savez(file, **{name: np.asarray(array) for name, array in arrays.items()})  # pyright: ignore[reportArgumentType]
 
 
 def load_ridge(path: str | os.PathLike[str]) -> RidgeParams:
