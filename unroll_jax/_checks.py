@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 def check_rate(rate: Any) -> None:
     """Raise unless `rate` lies in [0, 1)."""
-    if _is_wrong(lambda: (rate >= 0) & (rate < 1)):
+    if is_known_false(lambda: (rate >= 0) & (rate < 1)):
         raise ValueError(
             f"`rate` must lie in [0, 1), got {rate}: a layer lowers its measure by the factor 1 - rate, "
             "so 0.05 asks for 5 % per layer."
@@ -20,26 +20,33 @@ def check_rate(rate: Any) -> None:
 def check_non_negative(name: str, value: Any) -> None:
     """Raise unless all of `value` is real and >= 0; NaN is not."""
     _check_real(name, value)
-    if _is_wrong(lambda: value >= 0):
+    if is_known_false(lambda: value >= 0):
         raise ValueError(f"`{name}` must be non-negative, got {value}.")
 
 
 def check_positive(name: str, value: Any) -> None:
     """Raise unless all of `value` is real and > 0; NaN is not."""
     _check_real(name, value)
-    if _is_wrong(lambda: value > 0):
+    if is_known_false(lambda: value > 0):
         raise ValueError(f"`{name}` must be positive, got {value}.")
 
 
 def check_inside(name: str, value: Any, lower: float, upper: float) -> None:
     """Raise unless all of `value` is real and strictly between `lower` and `upper`; NaN is not."""
     _check_real(name, value)
-    if _is_wrong(lambda: (value > lower) & (value < upper)):
+    if is_known_false(lambda: (value > lower) & (value < upper)):
         raise ValueError(f"`{name}` must lie strictly between {lower} and {upper}, got {value}.")
+
+
+def check_array(name: str, value: Any) -> None:
+    """Raise unless `value` is one array, one number, or a list of numbers."""
+    if not (hasattr(value, "shape") or isinstance(value, numbers.Number | list)):
+        raise ValueError(f"`{name}` must be one array or number, got {_kind(value)}.")
 
 
 def check_scalar(name: str, value: Any) -> None:
     """Raise unless `value` has shape `()`."""
+    check_array(name, value)
     if jnp.shape(value) != ():
         raise ValueError(f"`{name}` must have shape (), got {jnp.shape(value)}. Map over several by jax.vmap.")
 
@@ -64,28 +71,39 @@ def check_adjoint_shape(x: Any, back: Any) -> None:
         )
 
 
+def check_takes(name: str, operator: Any, back: Any) -> None:
+    """Raise unless an operator takes `back`, the shape that its adjoint returns."""
+    try:
+        jax.eval_shape(operator.__call__, back)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"`{name}.adjoint` must return what the operator takes, which {jax.tree.map(jnp.shape, back)} is not: "
+            f"{error} Make `adjoint` the conjugate transpose of the operator, or let `from_function` make it."
+        ) from error
+
+
 def check_binary(name: str, value: Any) -> None:
     """Raise unless all of `value` is 0 or 1, or a truth value."""
-    if _is_wrong(lambda: (value == 0) | (value == 1)):
+    if is_known_false(lambda: (value == 0) | (value == 1)):
         raise ValueError(f"`{name}` must consist of truth values, or of zeros and ones, got other numbers.")
 
 
 def check_vanishes(name: str, make: Callable[[], Any]) -> None:
     """Raise if an entry of the arrays that `make()` gives is another number than zero."""
-    if _is_wrong(lambda: jnp.stack([jnp.all(~(jnp.abs(leaf) > 0)) for leaf in jax.tree.leaves(make())])):
+    if is_known_false(lambda: jnp.stack([jnp.all(~(jnp.abs(leaf) > 0)) for leaf in jax.tree.leaves(make())])):
         raise ValueError(f"`{name}` must be zero, which it is not: a linear function adds no constant.")
 
 
 def check_probability(name: str, value: Any) -> None:
     """Raise unless all of `value` is real and in [0, 1]; NaN is not."""
     _check_real(name, value)
-    if _is_wrong(lambda: (value >= 0) & (value <= 1)):
+    if is_known_false(lambda: (value >= 0) & (value <= 1)):
         raise ValueError(f"`{name}` must lie in [0, 1], got {value}.")
 
 
 def check_signs(name: str, value: Any) -> None:
     """Raise unless all of `value` is -1 or 1."""
-    if _is_wrong(lambda: (value == 1) | (value == -1)):
+    if is_known_false(lambda: (value == 1) | (value == -1)):
         raise ValueError(f"`{name}` must be -1 or 1, got {value}.")
 
 
@@ -107,12 +125,13 @@ def check_floating(name: str, dtype: Any) -> None:
 
 def check_ordered(lower_name: str, lower: Any, upper_name: str, upper: Any) -> None:
     """Raise unless `lower <= upper` everywhere."""
-    if _is_wrong(lambda: lower <= upper):
+    if is_known_false(lambda: lower <= upper):
         raise ValueError(f"`{lower_name}` must be nowhere above `{upper_name}`, got {lower} and {upper}.")
 
 
 def check_fits(name: str, value: Any, x: Any) -> None:
     """Raise unless `value` broadcasts to the shape of `x`."""
+    check_array(name, value)
     shape = jnp.shape(x)
     try:
         fits = jnp.broadcast_shapes(jnp.shape(value), shape) == shape
@@ -191,6 +210,21 @@ def check_state(state: Any, new_state: Any) -> None:
             )
 
 
+def is_known_false(condition: Callable[[], Any]) -> bool:
+    """Whether `condition()` is known, though perhaps inside a traced function, and not true of all entries."""
+    try:
+        with jax.ensure_compile_time_eval():  # a known value inside a traced function is known all the same
+            found = condition()
+            return not bool(found.all() if hasattr(found, "all") else found)
+    except jax.errors.ConcretizationTypeError:
+        return False
+    except TypeError:  # None, a text: no number at all
+        return True
+
+
+_is_wrong = is_known_false  # for files that are being written under this name
+
+
 def _check_real(name: str, value: Any) -> None:
     if isinstance(value, complex) or jnp.issubdtype(getattr(value, "dtype", float), jnp.complexfloating):
         raise ValueError(f"`{name}` must be real, got {value}.")
@@ -200,14 +234,3 @@ def _kind(value: Any) -> str:
     if hasattr(value, "dtype") and hasattr(value, "shape"):
         return f"an array ({type(value).__name__}) of type {value.dtype} and shape {value.shape}"
     return f"{type(value).__name__} {value!r}" if isinstance(value, str | int | float) else type(value).__name__
-
-
-def _is_wrong(condition: Callable[[], Any]) -> bool:
-    try:
-        with jax.ensure_compile_time_eval():  # a known value inside a traced function is known all the same
-            found = condition()
-            return not bool(found.all() if hasattr(found, "all") else found)
-    except jax.errors.ConcretizationTypeError:
-        return False
-    except TypeError:  # None, a text: no number at all
-        return True

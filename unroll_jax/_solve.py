@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from unroll_jax._checks import check_algorithm, check_count, check_non_negative, check_state
+from unroll_jax._checks import check_algorithm, check_count, check_function, check_non_negative, check_state
 from unroll_jax._tree import tree_is_finite, tree_where
 from unroll_jax._types import Algorithm, Array, Params, Problem, PyTree, State, estimate_of
 from unroll_jax.stopping import relative_change
@@ -78,6 +78,11 @@ def solve(
     check_non_negative("tolerance", tolerance)
     check_count("max_steps", max_steps)
     check_count("check_every", check_every)
+    check_function("residual", residual, "unroll_jax.stopping.relative_change")
+    if prepare is not None:
+        check_function("prepare", prepare, "lambda params, problem: params")
+    if record is not None:
+        check_function("record", record, "lambda state: state.x")
     if prepare is not None:
         params = prepare(params, problem)
 

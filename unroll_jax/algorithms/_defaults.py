@@ -1,5 +1,6 @@
 """What algorithms do unless they are told otherwise, and small things that they share."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,6 +15,22 @@ def problem_gradient(x: Estimate, problem: Problem) -> Estimate:
     """The problem's own gradient at `x`."""
     check_attributes("problem", problem, ("gradient",), "LeastSquares(operator, measurement), say, or a `gradient`")
     return problem.gradient(x)
+
+
+def slope_at(gradient: Callable[[Estimate, Problem], Estimate], x: Estimate, problem: Problem) -> Estimate:
+    """What `gradient` returns at `x`.
+
+    Raises:
+        ValueError: if it has another structure than `x`.
+    """
+    slope = gradient(x, problem)
+    structures = [jax.tree.structure(tree) for tree in (x, slope)]
+    if structures[0] != structures[1]:
+        raise ValueError(
+            f"`gradient` must return the structure of the estimate, {structures[0]}, got {structures[1]}. "
+            "Let `start` and `gradient` agree."
+        )
+    return slope
 
 
 def problem_value(x: Estimate, problem: Problem) -> Array:

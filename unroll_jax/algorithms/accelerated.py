@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from unroll_jax._checks import check_attributes, check_non_negative, check_ordered, check_positive
 from unroll_jax._tree import tree_add_scaled, tree_real_vdot, tree_sub, tree_where
 from unroll_jax._types import Algorithm, Array, Estimate, Problem
-from unroll_jax.algorithms._defaults import as_float, no_penalty, problem_gradient, real_dtype
+from unroll_jax.algorithms._defaults import as_float, no_penalty, problem_gradient, real_dtype, slope_at
 from unroll_jax.algorithms.proximal import FISTAState, zero_start
 
 
@@ -148,7 +148,7 @@ def accelerated_gradient(
         fields = AcceleratedGradientParams._fields
         made_by = "AcceleratedGradientParams, as accelerated_gradient_params makes them"
         check_attributes("params", params, fields, made_by)
-        slope = gradient(state.extrapolated, problem)
+        slope = slope_at(gradient, state.extrapolated, problem)
         x = tree_add_scaled(state.extrapolated, -params.step_size, slope)
         change = tree_sub(x, state.x)
         t = state.momentum
@@ -206,7 +206,7 @@ def safeguarded_agd(
     def step(params: SafeguardedAGDParams, state: SafeguardedAGDState, problem: Problem) -> SafeguardedAGDState:
         fields = SafeguardedAGDParams._fields
         check_attributes("params", params, fields, "SafeguardedAGDParams, as safeguarded_agd_params makes them")
-        slope = gradient(state.extrapolated, problem)
+        slope = slope_at(gradient, state.extrapolated, problem)
         shift = tree_sub(state.extrapolated, state.base)
         rise = tree_real_vdot(slope, shift) + params.weak_convexity / 2 * tree_real_vdot(shift, shift)
         may_rise = rise > 0

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from unroll_jax._checks import check_attributes, check_positive
 from unroll_jax._tree import tree_add_scaled, tree_norm, tree_sub
 from unroll_jax._types import Algorithm, Array, Estimate, Problem
-from unroll_jax.algorithms._defaults import as_float, problem_gradient, real_dtype
+from unroll_jax.algorithms._defaults import as_float, problem_gradient, real_dtype, slope_at
 from unroll_jax.algorithms.proximal import zero_start
 
 
@@ -96,7 +96,7 @@ def adagd(
 
     def step(params: AdaGDParams, state: AdaGDState, problem: Problem) -> AdaGDState:
         check_attributes("params", params, AdaGDParams._fields, "AdaGDParams, as adagd_params makes them")
-        slope = gradient(state.x, problem)
+        slope = slope_at(gradient, state.x, problem)
         step_size, growth = _step_size(params, state, slope)
         x = tree_add_scaled(state.x, -step_size, slope)
         return AdaGDState(x if project is None else project(x), state.x, slope, step_size, growth)

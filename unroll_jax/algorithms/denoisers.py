@@ -5,15 +5,16 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from unroll_jax._checks import check_attributes, check_inside, check_positive
+from unroll_jax._checks import check_attributes, check_function, check_inside, check_positive
 from unroll_jax._tree import cast_like, tree_add_scaled, tree_sub
 from unroll_jax._types import Algorithm, Array, Estimate, LinearOperator, Params, Problem
-from unroll_jax.algorithms._defaults import problem_gradient
+from unroll_jax.algorithms._defaults import problem_gradient, slope_at
 from unroll_jax.algorithms._parts import called, check_shape, floats, problem_prox, scalars_like
 from unroll_jax.algorithms.alternating_direction import ADMMParams, ADMMState, admm
 from unroll_jax.algorithms.proximal import zero_start
 from unroll_jax.operators import operator_norm
 
+_FORM = "lambda params, x: x"
 Denoiser = Callable[[Params, Estimate], Estimate]
 
 
@@ -138,6 +139,7 @@ def plug_and_play(
     >>> uj.solve(algorithm, params, problem, tolerance=1e-6, max_steps=100).state.x
     Array([2., 0.], dtype=float32)
     """
+    check_function("denoiser", denoiser, _FORM)
 
     def init(problem: Problem) -> PlugAndPlayState:
         return PlugAndPlayState(start(problem))
@@ -146,7 +148,7 @@ def plug_and_play(
         fields = PlugAndPlayParams._fields
         check_attributes("params", params, fields, "PlugAndPlayParams, as plug_and_play_params makes them")
         step_size, relaxation = scalars_like(state.x, params.step_size, params.relaxation)
-        forward = tree_add_scaled(state.x, -step_size, gradient(state.x, problem))
+        forward = tree_add_scaled(state.x, -step_size, slope_at(gradient, state.x, problem))
         change = tree_sub(_denoised(denoiser, params.denoiser, forward), forward)
         return PlugAndPlayState(tree_add_scaled(forward, relaxation, change))
 
@@ -193,6 +195,7 @@ def plug_and_play_admm(
     >>> uj.solve(algorithm, params, problem, tolerance=1e-6, max_steps=100).state.x.round(3)
     Array([2., 0.], dtype=float32)
     """
+    check_function("denoiser", denoiser, _FORM)
 
     def step(params: PlugAndPlayADMMParams, state: ADMMState, problem: Problem) -> ADMMState:
         fields = PlugAndPlayADMMParams._fields
@@ -243,6 +246,7 @@ def modl(
     >>> network(problem).x.round(2)
     Array([1.5 , 0.25], dtype=float32)
     """
+    check_function("denoiser", denoiser, _FORM)
 
     def init(problem: Problem) -> MoDLState:
         x = start(problem)

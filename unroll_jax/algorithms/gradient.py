@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from unroll_jax._checks import check_attributes, check_ordered, check_positive
 from unroll_jax._tree import tree_add_scaled, tree_sub
 from unroll_jax._types import Algorithm, Array, Estimate, Params, Problem
-from unroll_jax.algorithms._defaults import as_float, problem_gradient
+from unroll_jax.algorithms._defaults import as_float, problem_gradient, slope_at
 from unroll_jax.algorithms.proximal import zero_start
 
 
@@ -210,7 +210,7 @@ def _with_momentum(
         _check_fields(params, MomentumParams, "heavy_ball_params or nesterov_params")
         carried = jax.tree.map(lambda v: jnp.asarray(params.momentum).astype(v.dtype) * v, state.velocity)
         point = tree_add_scaled(state.x, 1, carried) if looks_ahead else state.x
-        velocity = tree_add_scaled(carried, -params.step_size, gradient(point, problem))
+        velocity = tree_add_scaled(carried, -params.step_size, slope_at(gradient, point, problem))
         return MomentumState(tree_add_scaled(state.x, 1, velocity), velocity)
 
     return Algorithm(init, step)

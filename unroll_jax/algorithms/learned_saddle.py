@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from unroll_jax._checks import check_attributes, check_count
+from unroll_jax._checks import check_attributes, check_count, check_function
 from unroll_jax._tree import cast_like
 from unroll_jax._types import Algorithm, Estimate, LinearOperator, Params, Problem
 from unroll_jax.algorithms._parts import (
@@ -92,6 +92,8 @@ def learned_primal_dual(
     Array([3. , 0.5], dtype=float32)
     """
     check_operator_function(operator)
+    check_function("primal_update", primal_update, "lambda params, memory, image: change")
+    check_function("dual_update", dual_update, "lambda params, memory, projection, measurement: change")
     check_count("num_primal", num_primal)
     check_count("num_dual", num_dual)
 

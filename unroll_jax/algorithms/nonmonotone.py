@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from unroll_jax._checks import check_attributes, check_count, check_inside, check_non_negative, check_positive
 from unroll_jax._tree import tree_add_scaled, tree_real_vdot, tree_sub, tree_where
 from unroll_jax._types import Algorithm, Array, Estimate, Problem
-from unroll_jax.algorithms._defaults import as_float, no_penalty, problem_gradient, problem_value, real_dtype
+from unroll_jax.algorithms._defaults import as_float, no_penalty, problem_gradient, problem_value, real_dtype, slope_at
 from unroll_jax.algorithms.proximal import zero_start
 
 
@@ -177,7 +177,7 @@ def nmapg(
         t = (1 + jnp.sqrt(1 + 4 * state.momentum**2)) / 2
         point = tree_add_scaled(state.x, state.momentum / t, tree_sub(state.accelerated, state.x))
         point = tree_add_scaled(point, (state.momentum - 1) / t, tree_sub(state.x, state.previous))
-        slope = gradient(point, problem)
+        slope = slope_at(gradient, point, problem)
         bound = jnp.maximum(value(point, problem).astype(t.dtype), state.reference)
         fast = search(params, point, slope, state, bound, problem)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from unroll_jax._checks import check_attributes, check_operator, check_positive, check_real_array
 from unroll_jax._types import Algorithm, Array, Estimate, LinearOperator, Problem
-from unroll_jax.algorithms._defaults import as_float, problem_gradient
+from unroll_jax.algorithms._defaults import as_float, problem_gradient, slope_at
 from unroll_jax.algorithms.gradient import GradientDescentParams, GradientDescentState
 from unroll_jax.algorithms.proximal import zero_start
 
@@ -94,7 +94,7 @@ def mirror_descent(
     def step(params: GradientDescentParams, state: GradientDescentState, problem: Problem) -> GradientDescentState:
         fields = GradientDescentParams._fields
         check_attributes("params", params, fields, "GradientDescentParams, as gradient_descent_params makes them")
-        slope = gradient(state.x, problem)
+        slope = slope_at(gradient, state.x, problem)
         if simplex:
             # a constant cancels in the scaling; this one keeps the largest factor at 1
             lowest = jax.lax.stop_gradient(

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from unroll_jax._checks import check_attributes, check_non_negative, check_operator
+from unroll_jax._checks import check_attributes, check_non_negative, check_operator, check_takes
 from unroll_jax._tree import tree_add_scaled, tree_real_vdot, tree_sub, tree_where
 from unroll_jax._types import Algorithm, Array, Estimate, LinearOperator, Problem
+from unroll_jax.algorithms._defaults import problem_gradient, slope_at
 from unroll_jax.operators import operator_norm
 from unroll_jax.prox import soft_threshold
 
@@ -85,15 +86,12 @@ def zero_start(problem: Problem) -> Estimate:
                 "`measurement` must be of a floating-point or complex type, or its `operator`, "
                 f"got {leaf.dtype} from operator.adjoint(measurement). Convert it: measurement.astype(float)."
             )
+    check_takes("operator", problem.operator, shape)
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shape)
 
 
-def _problem_gradient(x: Estimate, problem: Problem) -> Estimate:
-    return problem.gradient(x)
-
-
 def proximal_gradient(
-    gradient: Callable[[Estimate, Problem], Estimate] = _problem_gradient,
+    gradient: Callable[[Estimate, Problem], Estimate] = problem_gradient,
     prox: Callable[[Estimate, Array], Estimate] = soft_threshold,
     start: Callable[[Problem], Estimate] = zero_start,
 ) -> Algorithm:
@@ -127,7 +125,7 @@ def proximal_gradient(
 
 
 def fista(
-    gradient: Callable[[Estimate, Problem], Estimate] = _problem_gradient,
+    gradient: Callable[[Estimate, Problem], Estimate] = problem_gradient,
     prox: Callable[[Estimate, Array], Estimate] = soft_threshold,
     start: Callable[[Problem], Estimate] = zero_start,
     *,
@@ -186,5 +184,5 @@ def _forward_backward(
 ) -> Estimate:
     fields = ProximalGradientParams._fields
     check_attributes("params", params, fields, "ProximalGradientParams, as proximal_gradient_params makes them")
-    forward = tree_add_scaled(x, -params.step_size, gradient(x, problem))
+    forward = tree_add_scaled(x, -params.step_size, slope_at(gradient, x, problem))
     return prox(forward, params.step_size * params.strength)

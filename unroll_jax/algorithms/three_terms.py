@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from unroll_jax._checks import check_attributes, check_positive
 from unroll_jax._tree import tree_add_scaled, tree_sub
 from unroll_jax._types import Algorithm, Array, Estimate, LinearOperator, Problem, PyTree
-from unroll_jax.algorithms._defaults import problem_gradient
+from unroll_jax.algorithms._defaults import problem_gradient, slope_at
 from unroll_jax.algorithms._parts import (
     ProxOfProblem,
     check_operator_function,
@@ -146,7 +146,7 @@ def condat_vu(
         check_attributes("params", params, fields, "CondatVuParams, as condat_vu_params makes them")
         linear = checked_operator(operator, problem)
         primal_step, step_size, primal_strength, dual_strength, relaxation = scalars_like(state.x, *params)
-        descent = jax.tree.map(jnp.add, gradient(state.x, problem), linear.adjoint(state.dual))
+        descent = jax.tree.map(jnp.add, slope_at(gradient, state.x, problem), linear.adjoint(state.dual))
         backward = tree_add_scaled(state.x, -primal_step, descent)
         x = prox_primal(backward, times(primal_step, primal_strength), problem)
         reflected = jax.tree.map(lambda new, old: 2 * new - old, x, state.x)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from unroll_jax._checks import check_binary
+from unroll_jax._checks import check_array, check_binary
 from unroll_jax._types import Array
 
 
@@ -90,6 +90,7 @@ class Diagonal:
         return largest * (1 + 4 * float(jnp.finfo(largest.dtype).eps)) if jnp.iscomplexobj(self.diagonal) else largest
 
     def _check_shape(self, name: str, x: Array) -> None:
+        check_array(name, x)
         if jnp.shape(x) != jnp.shape(self.diagonal):
             raise ValueError(
                 f"`{name}` must have the shape {jnp.shape(self.diagonal)} of the operator's diagonal, "
@@ -133,6 +134,7 @@ def _solve(gram: Array, x: Array) -> Array:
 
 def _check_vector(name: str, x: Array, matrix: Array, axis: int) -> None:
     check_matrix(matrix)
+    check_array(name, x)
     size = jnp.shape(matrix)[axis]
     if jnp.shape(x) != (size,):
         raise ValueError(

@@ -175,7 +175,7 @@ def _is_low(size: int, count: int) -> Array:
 
 
 def _checked_shape(shape: tuple[int, int]) -> tuple[int, int]:
-    if len(shape) != 2:
+    if not isinstance(shape, tuple | list) or len(shape) != 2:
         raise ValueError(f"`shape` must be (height, width), got {shape}.")
     check_count("shape[0]", shape[0])
     check_count("shape[1]", shape[1])

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from unroll_jax._checks import check_count, check_inexact, check_key, check_operator
+from unroll_jax._checks import check_adjoint_shape, check_count, check_inexact, check_key, check_operator
 from unroll_jax._tree import tree_norm
 from unroll_jax._types import Array, LinearOperator, PyTree
 from unroll_jax.operators.algebra import Adjoint, Composed, Identity, Scaled, Stacked, Sum
@@ -68,7 +68,9 @@ def operator_norm(
         return jax.tree.map(lambda a: a / jnp.where(norm == 0, 1, norm).astype(norm.dtype), x)
 
     def power_step(_: int, x: PyTree) -> PyTree:
-        return normalized(operator.adjoint(operator(x)))
+        back = operator.adjoint(operator(x))
+        check_adjoint_shape(x, back)
+        return normalized(back)
 
     return tree_norm(operator(jax.lax.fori_loop(0, num_steps, power_step, normalized(start))))
 

@@ -251,7 +251,7 @@ def _check_shape(name: str, x: Array, shape: tuple[int, ...], operator: Parallel
             "Map over a batch of operators by jax.vmap."
         )
     expected = operator.image_shape
-    if len(expected) not in (2, 3) or expected[2:] not in ((), (1,)):
+    if not isinstance(expected, tuple) or len(expected) not in (2, 3) or expected[2:] not in ((), (1,)):
         raise ValueError(f"`image_shape` must be (height, width) or (height, width, 1), got {expected}.")
     check_count("num_detectors", operator.num_detectors)
     if not operator.detector_spacing > 0:

@@ -6,12 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from unroll_jax._checks import check_fits, check_non_negative, check_real_array, check_scalar
+from unroll_jax._checks import check_array, check_fits, check_non_negative, check_real_array, check_scalar
 from unroll_jax._types import Array
 
 
 def inexact(x: Any) -> Array:
     """`x` as an array of a floating-point or complex type: whole numbers become floating-point ones."""
+    check_array("x", x)
     x = jnp.asarray(x)
     return x.astype(jnp.result_type(x, float))
 
@@ -22,6 +23,7 @@ def real(x: Any) -> Array:
     Raises:
         ValueError: for complex numbers.
     """
+    check_array("x", x)
     check_real_array("x", x)
     return inexact(x)
 

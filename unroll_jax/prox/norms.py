@@ -52,6 +52,7 @@ def group_l21(x: Array, strength: Array | float, *, axis: int | tuple[int, ...] 
            [0. , 0. ]], dtype=float32)
     """
     x = inexact(x)
+    _check_axis(x, axis)
     norm = norm_along(x, axis)
     return _shortened(x, _of_groups(strength, norm), norm)
 
@@ -62,7 +63,9 @@ def group_l21_value(x: Array, strength: Array | float = 1.0, *, axis: int | tupl
     >>> group_l21_value(jnp.array([[3.0, 4.0], [0.3, 0.4]]))
     Array(5.5, dtype=float32)
     """
-    norm = norm_along(inexact(x), axis)
+    x = inexact(x)
+    _check_axis(x, axis)
+    norm = norm_along(x, axis)
     return jnp.sum(_of_groups(strength, norm) * norm)
 
 
@@ -108,3 +111,12 @@ def _of_groups(strength: Array | float, norm: Array) -> Array:
             f"`strength` must have shape () or one entry for each group, {norm.shape}, got {jnp.shape(strength)}."
         )
     return of_entries("strength", strength, norm, check_non_negative)
+
+
+def _check_axis(x: Array, axis: int | tuple[int, ...]) -> None:
+    axes = [
+        index % x.ndim if -x.ndim <= index < x.ndim else None
+        for index in (axis if isinstance(axis, tuple) else (axis,))
+    ]
+    if None in axes or len(set(axes)) < len(axes):
+        raise ValueError(f"`axis` must be one axis of `x` or several, each once, got {axis} for shape {x.shape}.")

@@ -5,7 +5,7 @@ from typing import NamedTuple, Self
 
 import jax.numpy as jnp
 
-from unroll_jax._checks import _is_wrong, check_non_negative, check_ordered, check_positive
+from unroll_jax._checks import check_non_negative, check_ordered, check_positive, is_known_false
 from unroll_jax._tree import strong_type
 from unroll_jax._types import Array
 from unroll_jax.splines.grids import Grid
@@ -77,7 +77,7 @@ class SlopeBox(NamedTuple):
         >>> SlopeBox.invertible(0.5)
         SlopeBox(lower=0.5, upper=2.0)
         """
-        if _is_wrong(lambda: (smallest > 0) & (smallest <= 1)):
+        if is_known_false(lambda: (smallest > 0) & (smallest <= 1)):
             raise ValueError(f"`smallest` must lie in (0, 1], got {smallest}: the largest slope is 1 / smallest.")
         return cls(smallest, 1 / smallest)
 
@@ -94,7 +94,7 @@ class SlopeBox(NamedTuple):
         >>> SlopeBox.averaged(0.25)
         SlopeBox(lower=0.5, upper=1.0)
         """
-        if _is_wrong(lambda: (weight > 0) & (weight < 1)):
+        if is_known_false(lambda: (weight > 0) & (weight < 1)):
             raise ValueError(f"`weight` must lie in (0, 1), got {weight}.")
         return cls(1 - 2 * weight, 1.0)
 
@@ -156,7 +156,7 @@ def flat_ends(box: SlopeBox, grid: Grid) -> SlopeBox:
     Array([0., 1., 1., 0.], dtype=float32)
     """
     check_box(box)
-    if _is_wrong(lambda: (box.lower <= 0) & (box.upper >= 0)):
+    if is_known_false(lambda: (box.lower <= 0) & (box.upper >= 0)):
         raise ValueError(f"`box` must contain the slope 0 of a flat end, got {box}.")
     num_cells = grid.num_knots - 1
     is_end = (jnp.arange(num_cells) == 0) | (jnp.arange(num_cells) == num_cells - 1)
@@ -170,7 +170,7 @@ def flat_ends(box: SlopeBox, grid: Grid) -> SlopeBox:
 
 def check_box(box: SlopeBox) -> None:
     """Raise if no slope lies in `box`."""
-    if _is_wrong(lambda: (box.lower <= box.upper) & (box.lower < jnp.inf) & (box.upper > -jnp.inf)):
+    if is_known_false(lambda: (box.lower <= box.upper) & (box.lower < jnp.inf) & (box.upper > -jnp.inf)):
         raise ValueError(
             f"`box` is empty: its lower slope must be nowhere above its upper slope, got [{box.lower}, {box.upper}]."
         )

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from unroll_jax._checks import _is_wrong, check_non_negative
+from unroll_jax._checks import check_non_negative, is_known_false
 from unroll_jax._types import Array
 from unroll_jax.splines._interpolation import interpolate, locate, neighbours, rebuilt, wide
 from unroll_jax.splines.grids import Grid, UniformGrid, nodes_of
@@ -90,7 +90,7 @@ def spline_inverse(y: Array | float, coefficients: Array, grid: Grid) -> Array:
     Array([-2. ,  0.5], dtype=float32)
     """
     given, (y, coefficients) = coefficients, checked(y, coefficients, grid)
-    if _is_wrong(lambda: jnp.diff(given) > 0):
+    if is_known_false(lambda: jnp.diff(given) > 0):
         raise ValueError(
             "`coefficients` must increase from knot to knot, so that all slopes are positive, for a spline to have an "
             f"inverse here, got {given}."
@@ -216,7 +216,7 @@ def _checked_prox(
             f"`x` of shape {x.shape}. Map over a batch of strengths by jax.vmap."
         )
     # while tracing, only what was known before is known: hence of what was given
-    if _is_wrong(lambda: jnp.diff(_images(*given, grid)) > 0):
+    if is_known_false(lambda: jnp.diff(_images(*given, grid)) > 0):
         raise ValueError(
             "`strength` must be less than 1 / rho where the smallest slope is -rho, so that 1 + strength * slope > 0 "
             f"and the minimizer is unique, got {strength}."

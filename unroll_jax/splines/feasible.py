@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias, get_args
 import jax
 import jax.numpy as jnp
 
-from unroll_jax._checks import _is_wrong
+from unroll_jax._checks import is_known_false
 from unroll_jax._types import Array
 from unroll_jax.splines._chain import nearest_chain, reachable_change
 from unroll_jax.splines._interpolation import wide
@@ -190,11 +190,11 @@ def _check_symmetric(grid: Grid, box: SlopeBox) -> None:
     else:
         rounding = 8 * jnp.finfo(grid.knots.dtype).eps
         error = lambda: jnp.max(jnp.abs(grid.knots + jnp.flip(grid.knots, -1)))
-        is_symmetric = not _is_wrong(lambda: error() <= rounding * jnp.max(jnp.abs(grid.knots)))
+        is_symmetric = not is_known_false(lambda: error() <= rounding * jnp.max(jnp.abs(grid.knots)))
     if not is_symmetric:
         raise ValueError(
             f"`grid` must be symmetric about 0 for `keep='odd'`, got knots {grid.knots}. Keep the mean or the anchor."
         )
     for name, bound in (("box.lower", box.lower), ("box.upper", box.upper)):
-        if jnp.ndim(bound) and _is_wrong(lambda bound=bound: bound == jnp.flip(bound, -1)):
+        if jnp.ndim(bound) and is_known_false(lambda bound=bound: bound == jnp.flip(bound, -1)):
             raise ValueError(f"`{name}` must be the same in opposite cells for `keep='odd'`, got {bound}.")

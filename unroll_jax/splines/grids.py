@@ -8,7 +8,7 @@ from typing import Any, Self, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from unroll_jax._checks import _is_wrong
+from unroll_jax._checks import is_known_false
 from unroll_jax._types import Array
 from unroll_jax.splines._interpolation import Even, Nodes, locate
 
@@ -167,7 +167,7 @@ def _check_knots(knots: Array) -> None:
             f"`knots` must have shape (num_knots,) with at least 2 knots, got {knots.shape}. "
             "Map over a batch of grids by jax.vmap."
         )
-    if _is_wrong(lambda: jnp.isfinite(knots)):
+    if is_known_false(lambda: jnp.isfinite(knots)):
         raise ValueError(f"`knots` must be finite, got {knots}.")
-    if _is_wrong(lambda: knots[1:] > knots[:-1]):
+    if is_known_false(lambda: knots[1:] > knots[:-1]):
         raise ValueError(f"`knots` must be sorted and without repeats, got {knots}. Sort them by jnp.unique.")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from unroll_jax._checks import _is_wrong
+from unroll_jax._checks import is_known_false
 from unroll_jax._types import Array
 from unroll_jax.splines.boxes import SlopeBox
 from unroll_jax.splines.calculus import potential_prox, spline_inverse, spline_potential
@@ -328,7 +328,7 @@ def _static(name: str, value: Any) -> Any:
 
 def _check_start(name: str, start: Array, feasible: Array, keep: Keep) -> None:
     rounding = 64 * jnp.finfo(start.dtype).eps
-    if _is_wrong(lambda: jnp.abs(feasible - start) <= rounding * jnp.max(jnp.abs(start))):
+    if is_known_false(lambda: jnp.abs(feasible - start) <= rounding * jnp.max(jnp.abs(start))):
         raise ValueError(
             f"`init` must have slopes in the box, and be what `keep={keep!r}` keeps, for the spline to start as it; "
             f"{name!r} is not. Give another box, or coefficients, which are clipped."
