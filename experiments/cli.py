@@ -8,6 +8,7 @@ import tyro
 from experiments.comparison import ReportCommand
 from experiments.config import expand
 from experiments.denoising import DenoiseCommand, EvaluateDenoiserCommand
+from experiments.inpainting import InpaintingCommand
 from experiments.lipschitz_denoiser import LipschitzDenoiserCommand
 from experiments.reconstruction import ReconstructCommand
 from experiments.sparse_coding import SparseCodingCommand
@@ -20,6 +21,7 @@ COMMANDS = {
     "sparse-recovery": SparseRecoveryCommand,
     "spline-fit": SplineFitCommand,
     "lipschitz-denoiser": LipschitzDenoiserCommand,
+    "inpainting": InpaintingCommand,
     "train-regularizer": TrainRegularizerCommand,
     "denoise": DenoiseCommand,
     "evaluate-denoiser": EvaluateDenoiserCommand,

@@ -90,12 +90,12 @@ class GlowProxParams(NamedTuple):
     @property
     def step_size(self) -> Array:
         """`()`, in (0, 2), for an operator of norm 1."""
-        return 2 * jax.nn.sigmoid(self.step_logit)
+        return 2 * jax.nn.sigmoid(jnp.asarray(self.step_logit))
 
     @property
     def strength(self) -> Array:
         """The shape of `log_strength`, positive."""
-        return jnp.exp(self.log_strength)
+        return jnp.exp(jnp.asarray(self.log_strength))
 
 
 class GlowProxState(NamedTuple):

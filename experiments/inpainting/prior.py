@@ -1,0 +1,120 @@
+"""The flow by itself: trained for likelihood on whole images, and compared with a Gaussian by bits per dimension."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import scipy.linalg
+
+import unroll_jax as uj
+from experiments.files import WORK
+from experiments.inpainting.problem import dequantized, make_flow_batches
+from experiments.inpainting.settings import Settings
+from unroll_jax.flows import Glow, glow_preset
+
+CONTEXT_CHANNELS = 4  # what is known of the image in three colours, and the mask
+_LOG_LEVELS = math.log2(256)
+
+
+def make_flow(settings: Settings, crops: np.ndarray, seed: int) -> Glow:
+    """The flow before training, fitted to some crops."""
+
+    def make(key: jax.Array, batch: jax.Array) -> Glow:
+        flow = glow_preset(
+            settings.flow_preset,
+            key,
+            num_levels=settings.num_levels,
+            num_steps=settings.num_steps,
+            width=settings.width,
+            context_channels=CONTEXT_CHANNELS,
+        )
+        return flow.fitted(batch, jnp.zeros((*batch.shape[:3], CONTEXT_CHANNELS), batch.dtype))
+
+    batch = dequantized(crops[:512], np.random.default_rng(seed))
+    return jax.jit(make)(jax.random.key(seed), batch)
+
+
+def bits_per_dimension(flow: Glow, images: jax.Array) -> jax.Array:
+    """The mean bits per number of 8-bit images, given nothing, from dequantized ones in [0, 1]: `()`."""
+    nothing = jnp.zeros((*images.shape[1:3], CONTEXT_CHANNELS), images.dtype)
+    log_probs = jax.vmap(lambda image: flow.log_prob(image, nothing))(images)
+    return _LOG_LEVELS - jnp.mean(log_probs) / (images[0].size * math.log(2))
+
+
+def train_flow(crops: np.ndarray, settings: Settings, seed: int, run: Path) -> Glow:
+    """The flow trained for likelihood; events go to `training/flow.jsonl` in the run's folder.
+
+    Raises:
+        FloatingPointError: if the loss, the gradient or an update was not finite.
+    """
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.adam(
+            optax.warmup_cosine_decay_schedule(
+                init_value=0.0,
+                peak_value=settings.flow_rate,
+                warmup_steps=min(50, settings.flow_steps // 10),
+                decay_steps=settings.flow_steps,
+                end_value=settings.flow_rate / 100,
+            )
+        ),
+    )
+
+    def loss(flow: Any, batch: jax.Array, key: jax.Array) -> jax.Array:
+        del key
+        return bits_per_dimension(flow, batch)
+
+    events = run / "training" / "flow.jsonl"
+    events.parent.mkdir(parents=True, exist_ok=True)
+    fitted = uj.training.fit(
+        uj.training.unconstrained(loss, optimizer),
+        make_flow(settings, crops, seed),
+        make_flow_batches(crops, settings, seed),
+        num_steps=settings.flow_steps,
+        key=jax.random.key(seed),
+        checkpoints=uj.training.Checkpoints(
+            run / WORK / "flow",
+            every=settings.checkpoint_every,
+            keep=2,
+            config={"settings": vars(settings), "network": "flow", "seed": seed},
+        ),
+        resume=True,
+        callbacks=[uj.training.json_lines(events), uj.training.progress_bar("flow")],
+    )
+    return fitted.model
+
+
+def held_out_bits(flow: Glow, crops: np.ndarray, settings: Settings, seed: int) -> float:
+    """The bits per dimension of the flow on held-out crops."""
+    images = dequantized(crops, np.random.default_rng(seed))
+    measure = jax.jit(bits_per_dimension)
+    parts = np.array_split(images, max(1, len(images) // settings.batch_evaluated))
+    return float(sum(len(part) * float(measure(flow, part)) for part in parts) / len(images))
+
+
+def gaussian_bits(train: np.ndarray, held_out: np.ndarray, seed: int) -> float:
+    """The bits per dimension of held-out crops under a Gaussian with the training crops' mean and covariance."""
+    rng = np.random.default_rng(seed)
+    x, y = (dequantized(crops, rng).reshape(len(crops), -1).astype(np.float64) for crops in (train, held_out))
+    num = x.shape[1]
+    mean = np.mean(x, axis=0)
+    # a little of the identity, for fewer crops than numbers in each
+    covariance = np.cov(x, rowvar=False) + 1e-6 * np.eye(num)
+    factor = scipy.linalg.cholesky(covariance, lower=True)
+    squares = np.sum(scipy.linalg.solve_triangular(factor, (y - mean).T, lower=True) ** 2, axis=0)
+    nats = np.mean(squares) / 2 + np.sum(np.log(np.diag(factor))) + num * math.log(2 * math.pi) / 2
+    return float(_LOG_LEVELS + nats / (num * math.log(2)))
+
+
+def samples(flow: Glow, settings: Settings, seed: int, temperature: float) -> np.ndarray:
+    """Random images of the flow given nothing: `(num_samples, size, size, 3)`, clipped to [0, 1]."""
+    size = (settings.crop_size, settings.crop_size)
+    nothing = jnp.zeros((*size, CONTEXT_CHANNELS))
+    draw = jax.jit(
+        jax.vmap(lambda flow, key: flow.sample(key, size, temperature=temperature, context=nothing), in_axes=(None, 0))
+    )
+    return np.clip(draw(flow, jax.random.split(jax.random.key(seed), settings.num_samples)), 0, 1)
