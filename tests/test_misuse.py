@@ -24,6 +24,7 @@ from unroll_jax import (
     certificates,
     constraints,
     export,
+    flows,
     noise,
     objectives,
     operators,
@@ -158,6 +159,10 @@ def resave(folder: Path, first: Any, second: Any) -> None:
 def write(path: Path, text: str) -> Path:
     path.write_text(text)
     return path
+
+
+def glow() -> flows.Glow:
+    return flows.Glow(num_levels=2, num_steps=1, width=2, key=KEY)
 
 
 IN_VMAP = "jax.vmap"
@@ -637,6 +642,30 @@ MISUSES = [
            ("`RUN`", "each run once", "got finished and finished")),
     Misuse("cli, a report into a run's file", ["report", "finished", "--out", "finished/metrics.json"], 1,
            ("`--out`", ".html", "metrics.json")),
+    # --- flows ---
+    Misuse("Glow, a side not divisible by 2^levels", lambda _: glow().forward(jnp.ones((8, 6, 3))), ValueError,
+           ("`x`", "divisible by 2^num_levels = 4", "(8, 6, 3)", "Crop or pad")),
+    Misuse("Glow, a batch", lambda _: glow().forward(jnp.ones((BATCH, 8, 8, 3))), ValueError,
+           ("`x`", "(height, width, 3)", f"({BATCH}, 8, 8, 3)", IN_VMAP)),
+    Misuse("Glow, latents of too few levels", lambda _: glow().inverse((jnp.ones((4, 4, 6)),)), ValueError,
+           ("`latents`", "tuple of 2 arrays", "tuple")),
+    Misuse("Glow, a context it was not made for", lambda _: glow().log_prob(jnp.ones((8, 8, 3)), jnp.ones((8, 8, 1))),
+           ValueError, ("`context`", "None", "context_channels=0")),
+    Misuse("Glow, an unknown preset", lambda _: flows.glow_preset("huge", KEY), ValueError,  # pyright: ignore
+           ("`preset`", "small, paper", "'huge'")),
+    Misuse("inpainting, a mask of another shape", lambda _: flows.inpainting(jnp.ones((8, 8, 3)), jnp.ones((8, 6))),
+           ValueError, ("`mask`", "(8, 8)", "(8, 6)")),
+    Misuse("inpainting, a mask of all zeros", lambda _: flows.inpainting(jnp.ones((8, 8, 3)), jnp.zeros((8, 8))),
+           ValueError, ("`mask`", "at least one pixel", "1 stands for known")),
+    Misuse("inpainting, 8-bit intensities", lambda _: flows.inpainting(jnp.full((8, 8, 3), 99.0), jnp.ones((8, 8))),
+           UserWarning, ("`measurement`", "[0, 1]", "divide 8-bit intensities by 255")),
+    Misuse("GLOW-Prox, the measurement alone", lambda _: flows.glow_prox().init(jnp.ones((8, 8, 3))), ValueError,
+           ("`problem`", "`.gradient`", "inpainting(measurement, mask)")),
+    Misuse("GLOW-Prox, a step that does not descend", lambda _: flows.glow_prox_params(glow(), step_size=2.0),
+           ValueError, ("`step_size`", "between 0.0 and 2.0", "2.0")),
+    Misuse("GLOW-Prox, a strength for each layer", lambda _: flows.glow_prox_params(
+        glow(), strength=jnp.ones((LAYERS, 2))), ValueError,
+           ("`strength`", "(num_levels,)", f"({LAYERS}, 2)", "`unroll`")),
 ]  # fmt: skip
 
 

@@ -135,8 +135,8 @@ def make_terms(settings: Settings, variant: Variant) -> Callable[..., Any]:
     """The loss and the constraints that `primal_dual` trains the variant with.
 
     The loss is the mean of the negative PSNR over the hidden pixels after the last layer, with some weight on the
-    layers before and on the whole image. The constraints ask layers 2, 3, ... to lower both measures of MATH B.4, as ratios of
-    means; the first layer is free, as the start fits the measurement exactly and has no latents.
+    layers before and on the whole image. The constraints ask layers 2, 3, ... to lower both measures of MATH B.4, as
+    ratios of means; the first layer is free, as the start fits the measurement exactly and has no latents.
     """
 
     def decibels(x: jax.Array, image: jax.Array, weight: jax.Array) -> jax.Array:
