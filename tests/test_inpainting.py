@@ -10,6 +10,7 @@ import signal
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import scipy.stats
 from PIL import Image as PillowImage
@@ -196,3 +197,21 @@ def test_misuse_is_told_in_one_line_and_writes_nothing(tmp_path, capsys, argumen
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_the_paper_preset_takes_a_training_step_on_a_cpu():
+    settings = dataclasses.replace(PRESETS["paper"], batch_size=1, random_share=0.0)
+    crops = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3)).astype(np.uint8)
+    flow = prior.make_flow(settings, crops, seed=0)
+    trainer = uj.primal_dual(
+        networks.make_terms(settings, networks.DESCENT),
+        networks.make_optimizer(settings),
+        optax.sgd(settings.dual_rate),
+        weight=uj.augmented_weight(settings.penalty),
+    )
+    batch = problems.make_batches(crops, settings, seed=0)(0)
+    state = trainer.init(networks.make_network(flow, settings), batch, jax.random.key(0))
+    state, report = jax.jit(trainer.step, donate_argnums=0)(state, batch)
+    assert report.is_finite
+    assert report.violation["z"].shape == (settings.num_layers - 1,)

@@ -23,5 +23,19 @@ from unroll_jax.flows._inpainting import Inpainting as Inpainting
 from unroll_jax.flows._inpainting import inpainting as inpainting
 from unroll_jax.flows._inpainting import smooth_fill as smooth_fill
 
-# the parts, as pure functions and pytrees
-from unroll_jax.flows import bijections as bijections
+# bijections of every channel by itself, and of channels among each other
+from unroll_jax.flows.bijections import ActNorm as ActNorm
+from unroll_jax.flows.bijections import InvertibleConvolution as InvertibleConvolution
+from unroll_jax.flows.bijections import factored_convolution as factored_convolution
+from unroll_jax.flows.bijections import fit_actnorm as fit_actnorm
+from unroll_jax.flows.bijections import random_convolution as random_convolution
+
+# bijections of one half of the channels, given the other
+from unroll_jax.flows.bijections import AffineCoupling as AffineCoupling
+from unroll_jax.flows.bijections import SplineCoupling as SplineCoupling
+
+# bijections between scales
+from unroll_jax.flows.bijections import Split as Split
+from unroll_jax.flows.bijections import Standardized as Standardized
+from unroll_jax.flows.bijections import squeeze as squeeze
+from unroll_jax.flows.bijections import unsqueeze as unsqueeze
