@@ -1,0 +1,86 @@
+"""The model card of a trained regularizer, from what its training and its evaluation wrote.
+
+`python -m experiments.train_regularizer.card NAME TRAINING EVALUATION`, the run folders of train-regularizer and
+evaluate-denoiser, prints it. Beside the weights in `unroll_jax/regularizers/weights/` it is what `model_card` gives.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from experiments.report import markdown_table
+
+PUBLISHED = {"crr": {"5": 36.960, "15": 30.545, "25": 28.096}, "wcrr": {"5": 37.654, "15": 31.209, "25": 28.677}}
+
+
+def main() -> None:
+    """Print the card."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", help="of the weights: crr or wcrr")
+    parser.add_argument("training", type=Path, help="a run folder of train-regularizer")
+    parser.add_argument("evaluation", type=Path, help="a run folder of evaluate-denoiser")
+    options = parser.parse_args()
+    training, evaluation = (
+        json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        for folder in (options.training, options.evaluation)
+    )
+    print(card(options.name, training, evaluation), end="")
+
+
+def card(name: str, training: dict[str, Any], evaluation: dict[str, Any]) -> str:
+    """The card as Markdown."""
+    settings, command, where = (training[key] for key in ("settings", "command", "environment"))
+    bounds, published = training["bounds"], PUBLISHED.get(name, {})
+    kind = "weakly convex" if settings["rho"] else "convex"
+    rows = [
+        [row[0], row[1], row[2], f"{published[row[0]]:.3f}" if row[0] in published else "-", row[5]]
+        for row in evaluation["tables"][0]["rows"]
+    ]
+    num_images = len({row["image"] for row in evaluation["images"]})
+    data, validation, test = (
+        Path(path).name for path in (command["data"], command["validation"], evaluation["command"]["data"])
+    )
+    options = [
+        f"--{key.replace('_', '-')} {value}"
+        for key, value in command.items()
+        if value is not None and key not in ("data", "validation", "out", "config", "resume")
+    ]
+    call = f"python -m experiments train-regularizer --data {data} --validation {validation} {' '.join(options)}"
+    return f"""# {name}: a {kind} ridge regularizer
+
+For gray images in [0, 1] and noise between 0 and {settings["max_sigma"]:g}/255. {training["num_params"]:,} parameters:
+filters {" -> ".join(map(str, (1, *settings["channels"])))} of {settings["kernel_size"]} x {settings["kernel_size"]},
+two splines that all filters share, and the filters' scales over the noise level; rho = {settings["rho"]:g}.
+
+## Denoising
+
+{markdown_table(["sigma", "noisy", "PSNR", "published", "SSIM"], rows)}
+
+Means over the {num_images} images of {test}, which were seen neither in training nor in choosing; PSNR in dB with a
+peak of 1, without clipping; noise of seed {evaluation["command"]["seed"]}, to a relative change of
+{evaluation["command"]["tolerance"]:g}. "published" are the figures of the authors' own training of that kind
+(arXiv 2308.10542), 6,000 steps of 128 patches on a GPU.
+
+## Bounds
+
+Certified norm of the filters {bounds["norm_bound"]:.6f}; curvature in [{-bounds["rho"]:g}, {bounds["mu"]:.2f}], found
+in [{bounds["lowest"]:.3f}, {bounds["highest"]:.3f}] at {bounds["num_pairs"]:,} pairs of an image and a direction,
+borders included. So denoising is a convex problem, at any noise level.
+
+## Training
+
+`{call}`, commit {(where["git_commit"] or "unknown")[:12]}: {settings["num_steps"]:,} steps of {settings["batch_size"]}
+patches of {settings["patch_size"]} x {settings["patch_size"]} from {training["num_images"]} images of {data} (crops of
+BSDS500's train and test images), at the scales {", ".join(map(str, settings["scales"]))}; chosen at step
+{training["best_step"]:,} on {training["num_validation"]} images of {validation}.
+{training["history"]["seconds"] / 60:.0f} minutes on {where["cpu_count"]} CPU cores, shared with other work;
+jax {where["versions"]["jax"]}.
+
+Licence of the weights: as the library's, Apache-2.0. The photographs they were learned from are for research and
+teaching.
+"""
+
+
+if __name__ == "__main__":
+    main()
