@@ -67,6 +67,9 @@ class TrainRegularizerCommand:
     num_unrolled: int | None = None
     """Steps of the denoiser in the mode unrolled, in place of 10."""
 
+    filter_rate: float | None = None
+    """Learning rate of the filters, in place of 5e-3; those of scales and curvature change in proportion."""
+
     spline_rate: float | None = None
     """Learning rate of the splines in the second half, in place of 0; at most 1e-6, or they pick up noise."""
 
@@ -88,7 +91,15 @@ class TrainRegularizerCommand:
         if self.seed < 0:
             raise ValueError(f"`--seed` must be non-negative, got {self.seed}.")
         overrides = {}
-        for name in ("rho", "spline_rate", "variation_weight", "num_steps", "batch_size", "num_unrolled"):
+        for name in (
+            "rho",
+            "filter_rate",
+            "spline_rate",
+            "variation_weight",
+            "num_steps",
+            "batch_size",
+            "num_unrolled",
+        ):
             value = getattr(self, name)
             if value is not None:
                 smallest = 1 if isinstance(value, int) else 0
@@ -101,7 +112,11 @@ class TrainRegularizerCommand:
                 if value not in get_args(kind):
                     raise ValueError(f"`--{name}` must be one of {', '.join(get_args(kind))}, got {value!r}.")
                 overrides[name] = value
-        return dataclasses.replace(all_settings.DEFAULTS, **overrides)
+        settings = dataclasses.replace(all_settings.DEFAULTS, **overrides)
+        factor = settings.filter_rate / all_settings.DEFAULTS.filter_rate
+        return dataclasses.replace(
+            settings, scaling_rate=factor * settings.scaling_rate, curvature_rate=factor * settings.curvature_rate
+        )
 
     def run(self) -> None:
         """Run the training and write its folder."""
