@@ -15,7 +15,6 @@ from experiments.files import WORK
 from experiments.inpainting.problem import make_batches
 from experiments.inpainting.settings import Settings
 from unroll_jax.flows import (
-    Given,
     Glow,
     GlowProxState,
     Inpainting,
@@ -24,6 +23,8 @@ from unroll_jax.flows import (
     inpainting,
     smooth_fill,
 )
+
+_GRAY = 0.45  # the mean of natural images, about
 
 
 class Variant(NamedTuple):
@@ -74,10 +75,37 @@ class Run(NamedTuple):
     measures: dict[str, jax.Array]
 
 
-def _flow_given(flow: Glow, problem: Inpainting) -> Given:
-    """The flow that is shown the mask, and the measurement with its hidden pixels filled in smoothly."""
+class Around(NamedTuple):
+    """A flow of images around another image, shown a context: its most probable image is near that one.
+
+    Attributes:
+        flow: of images around gray.
+        center: `(size, size, 3)`.
+        context: `(size, size, CONTEXT_CHANNELS)`.
+    """
+
+    flow: Glow
+    center: jax.Array
+    context: jax.Array
+
+    def forward(self, x: jax.Array) -> tuple[tuple[jax.Array, ...], jax.Array]:
+        """The latents and the log-determinant."""
+        return self.flow.forward(x - self.center + _GRAY, self.context)
+
+    def inverse(self, latents: tuple[jax.Array, ...]) -> jax.Array:
+        """The image with these latents."""
+        return self.flow.inverse(latents, self.context) + self.center - _GRAY
+
+
+def _flow_given(flow: Glow, problem: Inpainting) -> Around:
+    """The flow around the smooth fill of the measurement, shown that and the mask.
+
+    So the prior is one of images given what was measured, and whatever the strength, the first layers start at the
+    smooth fill.
+    """
+    fill = smooth_fill(problem)
     # zero, which says nothing, is gray and hidden
-    return flow.given(jnp.concatenate([smooth_fill(problem) - 0.5, problem.mask], axis=-1))
+    return Around(flow, fill, jnp.concatenate([fill - _GRAY, problem.mask], axis=-1))
 
 
 # one object, so that networks differ in their numbers only and share their compiled programs

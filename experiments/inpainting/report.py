@@ -76,15 +76,16 @@ def markdown(results: Results, figure_paths: Sequence[Path], folder: Path) -> st
         f"""`{_shell(results)}`, {where["date_utc"]}, {results.total_seconds:.0f} s on {where["device_kind"]}
 ({where["cpu_count"]} CPU cores), jax {where["versions"]["jax"]}.""",
         f"""{settings.num_layers} layers x+ = clip(G^-1(G(x - mu A'(A x - b)) / (1 + strength)), 0, 1), each with a flow
-G of {results.num_params:,} parameters, a step size mu in (0, 2) and a strength per level of its own. G is shown
-the mask and the smooth fill of the measurement, with which x starts. All flows start as one that was trained for
-likelihood ({settings.flow_steps} steps, {results.flow_seconds:.0f} s). Colour crops of {settings.crop_size} x
-{settings.crop_size} from {results.num_images} images, of which the share {settings.held_out_share:g} is held out; a
-hole of {settings.hole_size} x {settings.hole_size}, and random masks that hide {100 * settings.hidden_share:g} %.
-{settings.train_steps} training steps of {settings.batch_size} crops; "descent" asks layers 2 to {settings.num_layers}
-to lower the means of ||A'(A x - b)|| and of the latents' norm ||z|| by {100 * settings.train_rate:g} % each, with noise
-on the measurement and between the layers; "plain" neither. The last step's networks are reported; none is chosen on
-held-out crops.""",
+G of {results.num_params:,} parameters, a step size mu in (0, 2) and a strength per level of its own. G is a flow around
+the smooth fill of the measurement, with which x starts, and is shown that and the mask. All flows start as one that was
+trained for likelihood ({settings.flow_steps} steps, {results.flow_seconds:.0f} s).
+
+Colour crops of {settings.crop_size} x {settings.crop_size} from {results.num_images} images, of which the share
+{settings.held_out_share:g} is held out; a hole of {settings.hole_size} x {settings.hole_size}, and random masks that
+hide {100 * settings.hidden_share:g} %. {settings.train_steps} training steps of {settings.batch_size} crops; "descent"
+asks layers 2 to {settings.num_layers} to lower the means of ||A'(A x - b)|| and of the latents' norm ||z|| by
+{100 * settings.train_rate:g} % each, with noise on the measurement and between the layers; "plain" neither. The last
+step's networks are reported; none is chosen on held-out crops.""",
     ]
     for table in tables(results):
         parts += [f"## {table.title}", _with_note(table)]
