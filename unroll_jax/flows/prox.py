@@ -79,8 +79,8 @@ class GlowProxParams(NamedTuple):
 
     Attributes:
         flow: any flow that is a pytree, such as a `Glow`.
-        step_logit: `()`; the step size is 2 / (1 + exp(-step_logit)), which always lowers the fidelity of an operator of
-            norm at most 1.
+        step_logit: `()`; the step size is 2 / (1 + exp(-step_logit)), which always lowers the fidelity of an operator
+            of norm at most 1.
         log_strength: `()`, or `(num_levels,)`; the strength of the shrinkage is exp(log_strength).
     """
 
