@@ -63,6 +63,7 @@ SAME_FLOOR = {
     ("splines", "operators"),
     ("_tree", "_types"),
     ("_special", "_types"),
+    ("flows", "splines"),
     ("regularizers", "operators"),
     ("regularizers", "splines"),
     ("_unroll", "_scan"),

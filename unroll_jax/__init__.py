@@ -35,6 +35,7 @@ from unroll_jax import algorithms as algorithms
 from unroll_jax import certificates as certificates
 from unroll_jax import constraints as constraints
 from unroll_jax import export as export
+from unroll_jax import flows as flows
 from unroll_jax import noise as noise
 from unroll_jax import objectives as objectives
 from unroll_jax import operators as operators
