@@ -222,9 +222,6 @@ def is_known_false(condition: Callable[[], Any]) -> bool:
         return True
 
 
-_is_wrong = is_known_false  # for files that are being written under this name
-
-
 def _check_real(name: str, value: Any) -> None:
     if isinstance(value, complex) or jnp.issubdtype(getattr(value, "dtype", float), jnp.complexfloating):
         raise ValueError(f"`{name}` must be real, got {value}.")
