@@ -287,6 +287,8 @@ def test_misuse():
         ridge_denoise(random_params(), x.at[0, 0].set(jnp.nan), SIGMA)
     with pytest.raises(ValueError, match="Give each channel of a colour image by itself"):
         ridge_denoise(random_params(), jnp.zeros((8, 8, 3)), SIGMA)
+    with pytest.raises(ValueError, match="Divide integers of 8 bits by 255"):
+        ridge_denoise(random_params(), jnp.zeros((8, 8, 1), jnp.uint8), SIGMA)
     with pytest.warns(UserWarning, match="beyond the noise levels 0 to 30"):
         ridge_denoise(random_params(), x, 60 / 255)
     problem = uj.objectives.LeastSquares(uj.operators.mask(np.ones((8, 8, 1))), x)

@@ -155,6 +155,7 @@ def ridge_value(ridge: Ridge, x: Array) -> Array:
         ValueError: if `x` is not one gray image.
     """
     check_image("x", x)
+    ridge = _in_precision_of(x, ridge)
 
     def potentials(responses: Array) -> Array:
         scaled = responses * _like(ridge.scales, responses)
@@ -180,6 +181,7 @@ def ridge_gradient(ridge: Ridge, x: Array) -> Array:
         ValueError: if `x` is not one gray image.
     """
     check_image("x", x)
+    ridge = _in_precision_of(x, ridge)
 
     def activation(responses: Array) -> Array:
         scales = _like(ridge.scales, responses)
@@ -201,6 +203,7 @@ def ridge_hvp(ridge: Ridge, x: Array, direction: Array) -> Array:
         ValueError: if `x` or `direction` are not gray images of one size.
     """
     check_image("x", x)
+    ridge = _in_precision_of(x, ridge)
     if jnp.shape(direction) != jnp.shape(x):
         raise ValueError(f"`direction` must have the shape of `x`, {jnp.shape(x)}, got {jnp.shape(direction)}.")
 
@@ -262,6 +265,10 @@ def ridge_params(
     )
 
 
+def _in_precision_of(x: Array, ridge: Ridge) -> Ridge:
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(x)), ridge)
+
+
 def _through_filters(kernel: Array, between: Callable[..., Array], *images: Array) -> Array:
     """W^T between(W x, ...), by products over tiles on CPU."""
     height, width, _ = images[0].shape
@@ -315,6 +322,11 @@ def check_image(name: str, x: Any) -> None:
         if len(shape) == 3:
             hint = "Give each channel of a colour image by itself."
         raise ValueError(f"`{name}` must be one gray image (height, width, 1), got shape {shape}. {hint}")
+    if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
+        raise ValueError(
+            f"`{name}` must hold floating-point numbers in [0, 1], got {jnp.result_type(x)}. "
+            "Divide integers of 8 bits by 255."
+        )
 
 
 def _warn_of_range(noise_grid: UniformGrid, sigma: Any) -> None:

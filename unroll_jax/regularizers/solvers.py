@@ -66,6 +66,7 @@ def ridge_prox(
     Raises:
         ValueError: if `x` is not one gray image without NaN, or `strength` is not in its range.
 
+    >>> import unroll_jax as uj
     >>> ridge = prepare_ridge(uj.regularizers.ridge_params(jax.random.key(0)), 25 / 255)
     >>> solution = ridge_prox(ridge, jnp.full((8, 8, 1), 0.5), 0.9)
     >>> solution.state.x.shape, bool(solution.converged)
@@ -112,6 +113,7 @@ def ridge_denoise(params: RidgeParams, noisy: Array, sigma: Array | float, **opt
     Warns:
         UserWarning: as `prepare_ridge`.
 
+    >>> import unroll_jax as uj
     >>> params = uj.regularizers.ridge_params(jax.random.key(0))
     >>> ridge_denoise(params, jnp.full((8, 8, 1), 0.5), 25 / 255).state.x.shape
     (8, 8, 1)
@@ -156,6 +158,7 @@ def ridge_reconstruct(
     Raises:
         ValueError: if `start` is not one gray image without NaN, or numbers are not positive.
 
+    >>> import unroll_jax as uj
     >>> ridge = prepare_ridge(uj.regularizers.ridge_params(jax.random.key(0)), 5 / 255)
     >>> blur = uj.operators.CircularBlur(uj.operators.gaussian_kernel(3, 1.0))
     >>> problem = LeastSquares(blur, jnp.full((8, 8, 1), 0.5))
