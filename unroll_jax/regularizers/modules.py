@@ -38,7 +38,7 @@ class RidgeRegularizer(nnx.Module):
 
     @property
     def params(self) -> RidgeParams:
-        """The parameters as they are: what `prepare_ridge` takes."""
+        """The parameters as they are, as `prepare_ridge` takes them."""
         return RidgeParams(
             kernels=tuple(kernel[...] for kernel in self.kernels),
             convex=self.convex[...],
