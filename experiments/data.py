@@ -140,6 +140,12 @@ def cut_tiles(images: Sequence[Image], *, size: int) -> list[Image]:
     ]
 
 
+def middle(pixels: np.ndarray, size: int) -> np.ndarray:
+    """The middle of an image, at most `size` high and wide."""
+    top, left = (max(side - size, 0) // 2 for side in pixels.shape)
+    return pixels[top : top + size, left : left + size]
+
+
 def sample_patches(images: Sequence[Image], *, size: int, num_patches: int, seed: int) -> np.ndarray:
     """Square patches as rows: `(num_patches, size * size)`, float32.
 

@@ -71,6 +71,10 @@ class Table(NamedTuple):
         """The headers and rows as `markdown_table`."""
         return markdown_table(self.headers, self.rows)
 
+    def with_note(self) -> str:
+        """The same, and the note below."""
+        return f"{self.markdown()}\n\n{self.note}"
+
 
 class Figure(NamedTuple):
     """A figure of a run, listed in `metrics.json` under "figures".
@@ -82,6 +86,33 @@ class Figure(NamedTuple):
 
     path: str
     caption: str
+
+
+def listed_figures(paths: Sequence[Path], folder: Path, captions: Mapping[str, str]) -> list[Figure]:
+    """The figures at `paths` in a run's `folder`, with the captions of their names."""
+    return [Figure(path.relative_to(folder).as_posix(), captions[path.stem]) for path in paths]
+
+
+def command_line(experiment: str, command: Mapping[str, Any], *, short: bool = False) -> str:
+    """The options of a run as one types them; those that are None are left out.
+
+    Args:
+        experiment: the sub-command.
+        command: its options.
+        short: give files and folders by their names alone, and leave out where the run was written to or read from, and
+            options without values.
+
+    >>> command_line("train", {"num_steps": 5, "data": Path("a/b"), "out": Path("c"), "init": None}, short=True)
+    'python -m experiments train --num-steps 5 --data b'
+    """
+    words = [f"python -m experiments {experiment}"]
+    for name, value in command.items():
+        if value is None or (short and (value == () or name in ("out", "config", "resume"))):
+            continue
+        values = value if isinstance(value, list | tuple) else [value]
+        texts = [each.name if short and isinstance(each, Path) else str(each) for each in values]
+        words.append(" ".join([f"--{name.replace('_', '-')}", *texts]))
+    return " ".join(words)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -83,9 +83,7 @@ class DenoiseCommand:
             options = kept_options(self) | {"image": str(self.image), "clean": self.clean and str(self.clean)}
             write_json(folder / CONFIG, {"experiment": "denoise", "command": options})
             table = self._denoise(noisy, clean, folder)
-        print(
-            f"{table.markdown()}\n\n{table.note}\n\nWritten to {out}: denoised.png, report.md, metrics.json, figures/."
-        )
+        print(f"{table.with_note()}\n\nWritten to {out}: denoised.png, report.md, metrics.json, figures/.")
 
     def _denoise(self, noisy: np.ndarray, clean: np.ndarray | None, folder: Path) -> Table:
         params = load_weights(self.weights)
@@ -121,7 +119,7 @@ class DenoiseCommand:
         _save_picture(folder / "denoised.png", denoised)
         _draw(folder / "figures" / "comparison.png", versions | ({} if clean is None else {"clean": clean}), rows)
         figure = Figure("figures/comparison.png", "Before and after.")
-        text = f"# Denoising of {self.image.name if self.image else ''}\n\n{table.markdown()}\n\n{table.note}\n\n"
+        text = f"# Denoising of {self.image.name if self.image else ''}\n\n{table.with_note()}\n\n"
         (folder / "report.md").write_text(f"{text}![{figure.caption}]({figure.path})\n", encoding="utf-8")
         found = {
             "experiment": "denoise",

@@ -81,7 +81,7 @@ class EvaluateDenoiserCommand:
             rows = _evaluate(self, params, images, folder / WORK / "rows.jsonl")
             table = _table(rows, self)
             _write(folder, rows, table, self)
-        print(f"{table.markdown()}\n\n{table.note}\n\nWritten to {out}: images.csv, report.md, metrics.json.")
+        print(f"{table.with_note()}\n\nWritten to {out}: images.csv, report.md, metrics.json.")
 
 
 def _evaluate(
@@ -153,7 +153,7 @@ def _write(folder: Path, rows: Sequence[dict[str, Any]], table: Table, command: 
         writer = csv.DictWriter(file, _COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
-    text = f"# {table.title}\n\n{table.markdown()}\n\n{table.note}\n\n`images.csv` has every image.\n"
+    text = f"# {table.title}\n\n{table.with_note()}\n\n`images.csv` has every image.\n"
     (folder / "report.md").write_text(text, encoding="utf-8")
     found = {
         "experiment": "evaluate-denoiser",

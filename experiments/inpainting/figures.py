@@ -7,6 +7,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 
+from experiments.drawing import save_figures
 from experiments.inpainting.measuring import Perturbed, Task
 from experiments.inpainting.report import NetworkFindings
 from experiments.inpainting.settings import Settings
@@ -31,13 +32,7 @@ def draw_all(
         "descent": _draw_descent(networks),
         "training": _draw_training(networks),
     }
-    paths = []
-    for name, figure in drawn.items():
-        path = folder / f"{name}.png"
-        figure.savefig(path, dpi=100)
-        plt.close(figure)
-        paths.append(path)
-    return paths
+    return save_figures(drawn, folder, dpi=100)
 
 
 def _show(panel, image: np.ndarray, title: str = "") -> None:

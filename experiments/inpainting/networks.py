@@ -1,6 +1,5 @@
 """The networks under comparison, and how each is trained."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ import numpy as np
 import optax
 
 import unroll_jax as uj
+from experiments.events import read_events, total_seconds
 from experiments.files import WORK
 from experiments.inpainting.problem import make_batches
 from experiments.inpainting.settings import Settings
@@ -261,21 +261,17 @@ def make_optimizer(settings: Settings) -> optax.GradientTransformation:
 
 def read_history(path: Path) -> History:
     """What training wrote to `path`."""
-    events = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    rows = [event for event in events if event["event"] == "train"]
+    rows = read_events(path, "train")
 
     def columns(name: str) -> dict[str, np.ndarray]:
         return {key: np.array([row[name][key] for row in rows]) for key in rows[0][name]}
 
-    seconds = np.array([row["seconds"] for row in rows])
-    # the clock starts again where training was resumed
-    is_last = np.append(seconds[1:] < seconds[:-1], True)
     return History(
         step=np.array([row["step"] for row in rows]),
         loss=np.array([row["loss"] for row in rows]),
         violation=columns("violation"),
         multipliers=columns("multipliers"),
-        seconds=float(np.sum(seconds[is_last])),
+        seconds=total_seconds(rows),
     )
 
 

@@ -10,7 +10,7 @@ import unroll_jax as uj
 from experiments.inpainting.measuring import Found, Perturbed, Quality
 from experiments.inpainting.networks import VARIANTS, History
 from experiments.inpainting.settings import Settings
-from experiments.report import Figure, Table
+from experiments.report import Table, command_line, listed_figures
 
 _TASKS = {"hole": "the hole", "random": "random masks"}
 _CAPTIONS = {
@@ -65,15 +65,16 @@ def tables(results: Results) -> list[Table]:
 
 def summary(results: Results) -> str:
     """The main tables, with what their columns mean."""
-    return "\n\n".join(f"{table.title}\n\n{_with_note(table)}" for table in tables(results))
+    return "\n\n".join(f"{table.title}\n\n{table.with_note()}" for table in tables(results))
 
 
 def markdown(results: Results, figure_paths: Sequence[Path], folder: Path) -> str:
     """The report of a run, with its figures by relative path."""
     settings, where = results.settings, results.environment
+    command = command_line("inpainting", results.command)
     parts = [
         "# GLOW-Prox: inpainting with a flow in every layer",
-        f"""`{_shell(results)}`, {where["date_utc"]}, {results.total_seconds:.0f} s on {where["device_kind"]}
+        f"""`{command}`, {where["date_utc"]}, {results.total_seconds:.0f} s on {where["device_kind"]}
 ({where["cpu_count"]} CPU cores), jax {where["versions"]["jax"]}.""",
         f"""{settings.num_layers} layers x+ = clip(G^-1(G(x - mu A'(A x - b)) / (1 + strength)), 0, 1), each with a flow
 G of {results.num_params:,} parameters, a step size mu in (0, 2) and a strength per level of its own. G is a flow around
@@ -88,9 +89,9 @@ asks layers 2 to {settings.num_layers} to lower the means of ||A'(A x - b)|| and
 step's networks are reported; none is chosen on held-out crops.""",
     ]
     for table in tables(results):
-        parts += [f"## {table.title}", _with_note(table)]
+        parts += [f"## {table.title}", table.with_note()]
     parts.append("## Figures")
-    for figure in _figures(figure_paths, folder):
+    for figure in listed_figures(figure_paths, folder, _CAPTIONS):
         parts += [figure.caption, f"![{Path(figure.path).stem}]({figure.path})"]
     parts += ["## Files", "`metrics.json` holds every number above with settings and versions."]
     return "\n\n".join(parts) + "\n"
@@ -105,7 +106,7 @@ def metrics(results: Results, figure_paths: Sequence[Path], folder: Path) -> dic
     return {
         "experiment": "inpainting",
         "tables": tables(results),
-        "figures": _figures(figure_paths, folder),
+        "figures": listed_figures(figure_paths, folder, _CAPTIONS),
         "command": results.command,
         "settings": vars(results.settings),
         "environment": results.environment,
@@ -213,16 +214,3 @@ def _flow_table(results: Results) -> Table:
 mean and the covariance of the training crops."""
     rows = [["flow", f"{results.flow_bits:.3f}"], ["Gaussian", f"{results.gaussian_bits:.3f}"]]
     return Table("Likelihood", note, ["density", "bits per dimension"], rows)
-
-
-def _figures(paths: Sequence[Path], folder: Path) -> list[Figure]:
-    return [Figure(path.relative_to(folder).as_posix(), _CAPTIONS[path.stem]) for path in paths]
-
-
-def _with_note(table: Table) -> str:
-    return f"{table.markdown()}\n\n{table.note}"
-
-
-def _shell(results: Results) -> str:
-    options = [f"--{name.replace('_', '-')} {value}" for name, value in results.command.items() if value is not None]
-    return " ".join(["python -m experiments inpainting", *options])

@@ -8,6 +8,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 
+from experiments.drawing import save_figures
 from experiments.lipschitz_denoiser.networks import History
 from experiments.lipschitz_denoiser.restoration import Blurred, Restoration
 from experiments.lipschitz_denoiser.settings import Settings
@@ -33,13 +34,7 @@ def draw_all(
         "activations": _draw_activations(settings, splines),
         "training": _draw_training(histories),
     }
-    paths = []
-    for name, figure in drawn.items():
-        path = folder / f"{name}.png"
-        figure.savefig(path, dpi=130)
-        plt.close(figure)
-        paths.append(path)
-    return paths
+    return save_figures(drawn, folder, dpi=130)
 
 
 def _draw_residuals(chosen: Mapping[str, Restoration], boldest: Mapping[str, Restoration]):

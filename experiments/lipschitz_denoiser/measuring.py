@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from experiments.data import Image
-from experiments.lipschitz_denoiser.problem import middle
+from experiments.data import Image, middle
 from experiments.lipschitz_denoiser.settings import Settings
 
 _NOISE_KEY = 2_000  # every denoiser meets the same noise

@@ -1,6 +1,5 @@
 """The denoisers under comparison, and how each is trained."""
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import optax
 from flax import nnx
 
 import unroll_jax as uj
+from experiments.events import read_events, total_seconds
 from experiments.files import WORK
 from experiments.lipschitz_denoiser.blocks import GradientBlock, cosine_filters
 from experiments.lipschitz_denoiser.optimizer import scale_by_spline_adam
@@ -185,14 +185,10 @@ def load_denoiser(path: Path, settings: Settings, variant: Variant) -> nnx.Seque
 
 def read_history(path: Path, steps_per_row: int) -> History:
     """What `train` wrote to `path`."""
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    events = [event for event in lines if event["event"] == "train"]
+    events = read_events(path, "train")
     rows = [events[start : start + steps_per_row] for start in range(0, len(events), steps_per_row)]
-    seconds = np.array([event["seconds"] for event in events])
-    # the clock starts again where training was resumed
-    is_last = np.append(seconds[1:] < seconds[:-1], True)
     return History(
         step=np.array([row[-1]["step"] for row in rows]),
         loss=np.array([np.mean([event["loss"] for event in row]) for row in rows]),
-        seconds=float(np.sum(seconds[is_last])),
+        seconds=total_seconds(events),
     )

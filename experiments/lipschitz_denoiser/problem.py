@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.data import Image, load_images, sample_patches, split_images
+from experiments.data import Image, load_images, middle, sample_patches, split_images
 from experiments.lipschitz_denoiser.settings import Settings
 
 
@@ -53,9 +53,3 @@ def make_problem(settings: Settings, data: Path | None, test_data: Sequence[Path
         )
     rows = sample_patches(train, size=settings.patch_size, num_patches=settings.num_patches, seed=seed)
     return Problem(train, rows.reshape(-1, settings.patch_size, settings.patch_size, 1), tests)
-
-
-def middle(pixels: np.ndarray, size: int) -> np.ndarray:
-    """The middle of an image, at most `size` high and wide."""
-    top, left = (max(side - size, 0) // 2 for side in pixels.shape)
-    return pixels[top : top + size, left : left + size]

@@ -9,7 +9,7 @@ import numpy as np
 from experiments.lipschitz_denoiser.networks import VARIANTS, History
 from experiments.lipschitz_denoiser.restoration import Restoration
 from experiments.lipschitz_denoiser.settings import Settings
-from experiments.report import Figure, Table
+from experiments.report import Table, command_line, listed_figures
 
 KINK = 0.01  # what counts as one, in units of a slope
 
@@ -67,15 +67,16 @@ def tables(results: Results) -> list[Table]:
 
 def summary(results: Results) -> str:
     """All tables, with what their columns mean."""
-    return "\n\n".join(f"{table.title}\n\n{_with_note(table)}" for table in tables(results))
+    return "\n\n".join(f"{table.title}\n\n{table.with_note()}" for table in tables(results))
 
 
 def markdown(results: Results, figure_paths: Sequence[Path], folder: Path) -> str:
     """The report of a run, with its figures by relative path."""
     settings, where = results.settings, results.environment
+    command = command_line("lipschitz-denoiser", results.command, short=True)
     parts = [
         "# A denoiser that is 1-Lipschitz by construction",
-        f"""`{_shell(results)}`, {where["date_utc"]}, {results.total_seconds:.0f} s on {where["device_kind"]}
+        f"""`{command}`, {where["date_utc"]}, {results.total_seconds:.0f} s on {where["device_kind"]}
 ({where["cpu_count"]} CPU cores), jax {where["versions"]["jax"]}.""",
         f"""Chains of {settings.num_blocks} blocks x - {2 * settings.averagedness:g} W' f(W x), with filters W,
 {settings.num_filters} of {settings.kernel_size} x {settings.kernel_size}; trained in {settings.num_steps} steps of
@@ -87,9 +88,9 @@ averaged operator and 1-Lipschitz, and so is the chain. Then plug-and-play, a gr
 point if there is one.""",
     ]
     for table in tables(results):
-        parts += [f"## {table.title}", _with_note(table)]
+        parts += [f"## {table.title}", table.with_note()]
     parts.append("## Figures")
-    for figure in _figures(figure_paths, folder):
+    for figure in listed_figures(figure_paths, folder, _CAPTIONS):
         parts += [figure.caption, f"![{Path(figure.path).stem}]({figure.path})"]
     parts += [
         "## Files",
@@ -104,7 +105,7 @@ def metrics(results: Results, figure_paths: Sequence[Path], folder: Path) -> dic
     return {
         "experiment": "lipschitz-denoiser",
         "tables": tables(results),
-        "figures": _figures(figure_paths, folder),
+        "figures": listed_figures(figure_paths, folder, _CAPTIONS),
         "command": results.command,
         "settings": vars(results.settings),
         "environment": results.environment,
@@ -197,22 +198,3 @@ largest step with the whole denoiser.
 
 def _without_image(run: Restoration) -> dict[str, Any]:
     return {field: value for field, value in run._asdict().items() if field != "image"}
-
-
-def _figures(paths: Sequence[Path], folder: Path) -> list[Figure]:
-    return [Figure(path.relative_to(folder).as_posix(), _CAPTIONS[path.stem]) for path in paths]
-
-
-def _with_note(table: Table) -> str:
-    return f"{table.markdown()}\n\n{table.note}"
-
-
-def _shell(results: Results) -> str:
-    """The command line, with the names of folders alone."""
-    words = ["python -m experiments lipschitz-denoiser"]
-    for name, value in results.command.items():
-        if value not in (None, ()) and name not in ("out", "config", "resume"):
-            values = value if isinstance(value, list | tuple) else [value]
-            texts = [each.name if isinstance(each, Path) else str(each) for each in values]
-            words.append(f"--{name.replace('_', '-')} {' '.join(texts)}")
-    return " ".join(words)

@@ -11,9 +11,8 @@ import numpy as np
 from flax import nnx
 
 import unroll_jax as uj
-from experiments.data import Image
+from experiments.data import Image, middle
 from experiments.lipschitz_denoiser.measuring import psnr, with_noise
-from experiments.lipschitz_denoiser.problem import middle
 from experiments.lipschitz_denoiser.settings import Settings
 
 _NOISE_INDEX = 10_000  # other noise than the denoisers met

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.config import kept_options
-from experiments.data import Image, load_images, split_images
+from experiments.data import Image, load_images, middle, split_images
 from experiments.denoising.weights import load_weights
 from experiments.files import CONFIG, METRICS, WORK, default_run_path, run_folder
 from experiments.reconstruction import figures, report, solvers
@@ -211,13 +211,9 @@ def _measure(name: str, images: Sequence[Image], size: int, key: jax.Array, sett
     make = jax.jit(PROBLEMS[name], static_argnames="settings")
     keys = jax.random.split(key, len(images))
     return [
-        make(jnp.asarray(_middle(image.pixels, size)), one, settings) for image, one in zip(images, keys, strict=True)
+        make(jnp.asarray(middle(image.pixels, size)[..., None]), one, settings)
+        for image, one in zip(images, keys, strict=True)
     ]
-
-
-def _middle(pixels: np.ndarray, size: int) -> np.ndarray:
-    top, left = ((side - size) // 2 for side in pixels.shape)
-    return pixels[top : top + size, left : left + size, None]
 
 
 def _check_sizes(images: Sequence[Image], size: int, option: str) -> None:

@@ -56,7 +56,7 @@ def tables(results: Results) -> list[Table]:
 
 def summary(results: Results) -> str:
     """All tables, with what their columns mean."""
-    return "\n\n".join(f"{table.title}\n\n{table.markdown()}\n\n{table.note}" for table in tables(results))
+    return "\n\n".join(f"{table.title}\n\n{table.with_note()}" for table in tables(results))
 
 
 def markdown(results: Results, figure_paths: Sequence[Path], folder: Path) -> str:
@@ -69,7 +69,7 @@ def markdown(results: Results, figure_paths: Sequence[Path], folder: Path) -> st
 {Path(results.command["weights"]).name}, seed {results.command["seed"]}.""",
     ]
     for table in tables(results):
-        parts += [f"## {table.title}", f"{table.markdown()}\n\n{table.note}"]
+        parts += [f"## {table.title}", table.with_note()]
     parts.append("## Problems")
     for figure in _figures(figure_paths, folder):
         parts += [figure.caption, f"![{Path(figure.path).stem}]({figure.path})"]

@@ -8,6 +8,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 
+from experiments.drawing import save_figures
 from experiments.sparse_coding.evaluation import Evaluation, Shift
 from experiments.sparse_coding.networks import History, Variant
 from experiments.sparse_coding.settings import Settings
@@ -56,13 +57,7 @@ def draw_all(
         ),
         "sparsity": _draw_sparsity(settings, variants, evaluations, label_l1_norms),
     }
-    paths = []
-    for name, figure in drawn.items():
-        path = folder / f"{name}.png"
-        figure.savefig(path, dpi=130)
-        plt.close(figure)
-        paths.append(path)
-    return paths
+    return save_figures(drawn, folder, dpi=130)
 
 
 def _style(variant: Variant) -> dict[str, Any]:

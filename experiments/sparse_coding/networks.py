@@ -1,6 +1,5 @@
 """The networks under comparison, and how each is trained."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -11,6 +10,7 @@ import numpy as np
 import optax
 
 import unroll_jax as uj
+from experiments.events import read_events, total_seconds
 from experiments.files import WORK
 from experiments.sparse_coding.problem import Examples, SparseCoding, Task
 from experiments.sparse_coding.settings import Settings
@@ -191,21 +191,17 @@ def train(
 
 def read_history(path: Path) -> History:
     """What `train` wrote to `path`."""
-    events = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    rows = [event for event in events if event["event"] == "train"]
+    rows = read_events(path, "train")
 
     def column(name: str) -> Any:
         return jax.tree.map(lambda *values: np.array(values), *(row[name] for row in rows), is_leaf=_is_list)
 
-    seconds = np.array([row["seconds"] for row in rows])
-    # the clock starts again where training was resumed
-    is_last = np.append(seconds[1:] < seconds[:-1], True)
     return History(
         step=column("step"),
         loss=column("loss"),
         violation=column("violation"),
         multipliers=column("multipliers"),
-        seconds=float(np.sum(seconds[is_last])),
+        seconds=total_seconds(rows),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.report import Figure, Table
+from experiments.report import Table, command_line, listed_figures
 from experiments.sparse_coding.evaluation import Evaluation
 from experiments.sparse_coding.networks import VARIANTS, History
 from experiments.sparse_coding.problem import SparseCoding
@@ -44,7 +44,7 @@ def tables(results: Results) -> list[Table]:
 
 def summary(results: Results) -> str:
     """The main table, one row per network, and what its columns mean."""
-    return _with_note(_networks_table(results))
+    return _networks_table(results).with_note()
 
 
 def markdown(results: Results, figure_paths: Sequence[Path], folder: Path) -> str:
@@ -52,11 +52,12 @@ def markdown(results: Results, figure_paths: Sequence[Path], folder: Path) -> st
     problem, settings = results.problem, results.settings
     num_pixels, num_atoms = problem.task.dictionary.matrix.shape
     where = results.environment
+    command = command_line("sparse-coding", results.command)
     unit = "mean 0 and norm 1 each" if settings.normalize else f"divided by {problem.unit:.4g}, their mean norm"
     main, *certificates, noise, shift = tables(results)
     parts = [
         "# LISTA under descent constraints",
-        f"""`{_shell(results)}`, {where["date_utc"]}, {results.total_seconds:.0f} s on {where["device_kind"]}
+        f"""`{command}`, {where["date_utc"]}, {results.total_seconds:.0f} s on {where["device_kind"]}
 ({where["cpu_count"]} CPU cores), jax {where["versions"]["jax"]}.""",
         f"""{results.num_images} images; {len(problem.train.x)} training and {len(problem.held_out.x)} held-out
 patches of {num_pixels} pixels, brought to {unit}, from different images or different tiles of them.
@@ -65,7 +66,7 @@ largest relative duality gap {problem.label_gap:.1e}. {settings.num_layers} laye
 {settings.num_steps} training steps of {settings.batch_size} patches. The last step's network is
 reported; none is chosen on held-out patches.""",
         f"## {main.title}",
-        _with_note(main),
+        main.with_note(),
         "## Certificates of descent",
         certificates[0].note,
     ]
@@ -74,7 +75,7 @@ reported; none is chosen on held-out patches.""",
     for table in (noise, shift):
         parts += [f"## {table.title}", table.note, table.markdown()]
     parts.append("## Figures")
-    for figure in _figures(figure_paths, folder):
+    for figure in listed_figures(figure_paths, folder, _CAPTIONS):
         parts += [figure.caption, f"![{Path(figure.path).stem}]({figure.path})"]
     parts += [
         "## Files",
@@ -90,7 +91,7 @@ def metrics(results: Results, figure_paths: Sequence[Path], folder: Path) -> dic
     return {
         "experiment": "sparse-coding",
         "tables": tables(results),
-        "figures": _figures(figure_paths, folder),
+        "figures": listed_figures(figure_paths, folder, _CAPTIONS),
         "command": results.command,
         "settings": vars(results.settings),
         "environment": results.environment,
@@ -237,18 +238,5 @@ standard deviation; ± two standard errors of the difference, patch by patch."""
     return Table("Shifted data", note, ["network", *(f"{level:g}" for level in results.shift_levels[1:])], rows)
 
 
-def _figures(paths: Sequence[Path], folder: Path) -> list[Figure]:
-    return [Figure(path.relative_to(folder).as_posix(), _CAPTIONS[path.stem]) for path in paths]
-
-
-def _with_note(table: Table) -> str:
-    return f"{table.markdown()}\n\n{table.note}"
-
-
 def _percent(results: Results) -> str:
     return f"{100 * results.settings.confidence:g} %"
-
-
-def _shell(results: Results) -> str:
-    options = [f"--{name.replace('_', '-')} {value}" for name, value in results.command.items() if value is not None]
-    return " ".join(["python -m experiments sparse-coding", *options])

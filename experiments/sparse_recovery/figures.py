@@ -8,6 +8,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 
+from experiments.drawing import save_figures
 from experiments.sparse_recovery.evaluation import Baseline, Evaluation
 from experiments.sparse_recovery.problem import decibels
 
@@ -30,13 +31,7 @@ def draw_all(
     drawn = {"layers": _draw_layers(evaluations, baselines)}
     if descent:
         drawn["descent"] = _draw_descent(descent)
-    paths = []
-    for name, figure in drawn.items():
-        path = folder / f"{name}.png"
-        figure.savefig(path, dpi=130)
-        plt.close(figure)
-        paths.append(path)
-    return paths
+    return save_figures(drawn, folder, dpi=130)
 
 
 def title_of(snr: str) -> str:

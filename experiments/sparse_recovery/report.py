@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.report import Figure, Table
+from experiments.report import Table, command_line, listed_figures
 from experiments.sparse_recovery.evaluation import Baseline, Evaluation
 from experiments.sparse_recovery.figures import title_of
 from experiments.sparse_recovery.problem import decibels
@@ -61,9 +61,10 @@ def summary(results: Results) -> str:
 def markdown(results: Results, figure_paths: Sequence[Path], folder: Path) -> str:
     """The report of a run, with its figures by relative path."""
     settings, where = results.settings, results.environment
+    command = command_line("sparse-recovery", results.command)
     parts = [
         "# Sparse recovery with the LISTA family",
-        f"""`{_shell(results)}`, {where["date_utc"]}, {results.total_seconds:.0f} s on {where["device_kind"]}
+        f"""`{command}`, {where["date_utc"]}, {results.total_seconds:.0f} s on {where["device_kind"]}
 ({where["cpu_count"]} CPU cores), jax {where["versions"]["jax"]}.""",
         f"""The problem of Open-L2O (Chen et al. 2022): a {settings.num_measurements} x {settings.num_atoms} matrix of
 normal entries with columns of unit norm; codes of which each entry is not zero with probability
@@ -78,7 +79,7 @@ support selection lets {settings.support_growth:.1%} more entries pass in every 
     for table in tables(results):
         parts += [f"## {table.title}", table.markdown(), table.note]
     parts.append("## Figures")
-    for figure in _figures(figure_paths, folder):
+    for figure in listed_figures(figure_paths, folder, _CAPTIONS):
         parts += [figure.caption, f"![{Path(figure.path).stem}]({figure.path})"]
     parts += [
         "## Files",
@@ -93,7 +94,7 @@ def metrics(results: Results, figure_paths: Sequence[Path], folder: Path) -> dic
     return {
         "experiment": "sparse-recovery",
         "tables": tables(results),
-        "figures": _figures(figure_paths, folder),
+        "figures": listed_figures(figure_paths, folder, _CAPTIONS),
         "command": results.command,
         "settings": vars(results.settings),
         "environment": results.environment,
@@ -194,18 +195,3 @@ def _descent_table(results: Results) -> Table:
 - worst layer, all layers: share of test codes that come closer, at the layer where it is smallest; that come closer at
   every layer."""
     return Table("Descent constraints", note, headers, rows)
-
-
-def _figures(paths: Sequence[Path], folder: Path) -> list[Figure]:
-    return [Figure(path.relative_to(folder).as_posix(), _CAPTIONS[path.stem]) for path in paths]
-
-
-def _shell(results: Results) -> str:
-    words = ["python -m experiments sparse-recovery"]
-    for name, value in results.command.items():
-        if value is not None:
-            words += [
-                f"--{name.replace('_', '-')}",
-                *(map(str, value) if isinstance(value, list | tuple) else [str(value)]),
-            ]
-    return " ".join(words)

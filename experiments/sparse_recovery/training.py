@@ -1,6 +1,5 @@
 """How the sparse coders are trained: on all layers at once, in decibels."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -11,6 +10,7 @@ import numpy as np
 import optax
 
 import unroll_jax as uj
+from experiments.events import read_events, total_seconds
 from experiments.files import WORK
 from experiments.sparse_recovery.coders import Coder, codes, distances
 from experiments.sparse_recovery.problem import TRAINING, Task
@@ -161,14 +161,11 @@ def train(
 
 
 def _read_history(path: Path) -> History:
-    events = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    rows = [event for event in events if event["event"] == "train"]
-    seconds = np.array([row["seconds"] for row in rows])
-    is_last = np.append(seconds[1:] < seconds[:-1], True)  # the clock starts again where training was resumed
+    rows = read_events(path, "train")
     names = rows[0]["multipliers"]
     return History(
         step=np.array([row["step"] for row in rows]),
         loss=np.array([row["loss"] for row in rows]),
         multipliers={name: np.array([row["multipliers"][name] for row in rows]) for name in names},
-        seconds=float(np.sum(seconds[is_last])),
+        seconds=total_seconds(rows),
     )

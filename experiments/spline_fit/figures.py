@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 from matplotlib.ticker import NullFormatter
 
+from experiments.drawing import save_figures
 from experiments.spline_fit import networks
 from experiments.spline_fit.convex import Optimum
 from experiments.spline_fit.fitting import METHODS, Fits
@@ -44,13 +45,7 @@ def draw_all(
         "errors": _draw_errors(trained),
         "activations": _draw_activations(settings, held_out, trained[networks.SPLINES.name], pruned),
     }
-    paths = []
-    for name, figure in drawn.items():
-        path = folder / f"{name}.png"
-        figure.savefig(path, dpi=110)
-        plt.close(figure)
-        paths.append(path)
-    return paths
+    return save_figures(drawn, folder, dpi=110)
 
 
 def _by_target(settings: Settings, values: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.report import Figure, Table
+from experiments.report import Table, listed_figures
 from experiments.spline_fit import networks
 from experiments.spline_fit.convex import Optimum
 from experiments.spline_fit.fitting import METHODS, Fits
@@ -49,18 +49,18 @@ def tables(results: Results) -> list[Table]:
 
 def summary(results: Results) -> str:
     """The two main tables with what their columns mean."""
-    return "\n\n".join(_with_note(table) for table in tables(results)[:2])
+    return "\n\n".join(table.with_note() for table in tables(results)[:2])
 
 
 def markdown(results: Results, figure_paths: Sequence[Path], folder: Path) -> str:
     """The report of a run, with its figures by relative path."""
     where, settings = results.environment, results.settings
-    figures = {Path(figure.path).stem: figure for figure in _figures(figure_paths, folder)}
+    figures = {Path(figure.path).stem: figure for figure in listed_figures(figure_paths, folder, _CAPTIONS)}
     optimum, trained, activations, fits = tables(results)
 
     def section(table: Table, *names: str) -> list[str]:
         shown = [part for name in names for part in (figures[name].caption, f"![{name}]({figures[name].path})")]
-        return [f"## {table.title}", _with_note(table), *shown]
+        return [f"## {table.title}", table.with_note(), *shown]
 
     parts = [
         "# Splines under slope constraints, in one dimension",
@@ -87,7 +87,7 @@ def metrics(results: Results, figure_paths: Sequence[Path], folder: Path) -> dic
     return {
         "experiment": "spline-fit",
         "tables": tables(results),
-        "figures": _figures(figure_paths, folder),
+        "figures": listed_figures(figure_paths, folder, _CAPTIONS),
         "command": results.command,
         "settings": vars(results.settings),
         "environment": results.environment,
@@ -218,11 +218,3 @@ def _is_decade(weight: float) -> bool:
 def _relative(excess: float) -> str:
     # the optimum itself is known to about 1e-8
     return f"{excess:.1e}" if abs(excess) > 1e-8 else "<1e-8"
-
-
-def _with_note(table: Table) -> str:
-    return f"{table.markdown()}\n\n{table.note}"
-
-
-def _figures(paths: Sequence[Path], folder: Path) -> list[Figure]:
-    return [Figure(path.relative_to(folder).as_posix(), _CAPTIONS[path.stem]) for path in paths]

@@ -7,6 +7,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 
+from experiments.drawing import save_figures
 from experiments.train_regularizer.settings import Settings
 from experiments.train_regularizer.training import History
 from unroll_jax.regularizers import RidgeParams, prepare_ridge
@@ -21,13 +22,7 @@ def draw_all(folder: Path, params: RidgeParams, history: History, settings: Sett
         "filters": _draw_filters(params, settings),
         "activations": _draw_activations(params, settings),
     }
-    paths = []
-    for name, figure in drawn.items():
-        path = folder / f"{name}.png"
-        figure.savefig(path, dpi=120)
-        plt.close(figure)
-        paths.append(path)
-    return paths
+    return save_figures(drawn, folder, dpi=120)
 
 
 def _draw_training(history: History):

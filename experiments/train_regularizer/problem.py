@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import PIL.Image
 
-from experiments.data import Image, load_images, sample_patches, split_images
+from experiments.data import Image, load_images, middle, sample_patches, split_images
 from experiments.train_regularizer.settings import Settings
 
 
@@ -37,16 +37,11 @@ def make_data(settings: Settings, data: Path | None, validation: Path | None, se
     else:
         held_out = load_images(validation)
     size = min(settings.validation_size, *(min(image.pixels.shape) for image in held_out))
-    middles = np.stack([_middle(image.pixels, size) for image in held_out])[..., None]
+    middles = np.stack([middle(image.pixels, size) for image in held_out])[..., None]
     scaled = [_scaled(image, scale) for scale in settings.scales for image in images]
     rows = sample_patches(scaled, size=settings.patch_size, num_patches=settings.num_patches, seed=seed)
     patches = rows.reshape(-1, settings.patch_size, settings.patch_size, 1)
     return Data(patches, middles, len(images))
-
-
-def _middle(pixels: np.ndarray, size: int) -> np.ndarray:
-    top, left = ((side - size) // 2 for side in pixels.shape)
-    return pixels[top : top + size, left : left + size]
 
 
 def _scaled(image: Image, scale: float) -> Image:

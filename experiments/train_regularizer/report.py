@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.report import Figure, Table
+from experiments.report import Table, command_line, listed_figures
 from experiments.train_regularizer.measuring import SIZE, Bounds
 from experiments.train_regularizer.settings import Settings
 from experiments.train_regularizer.training import History
@@ -39,12 +39,13 @@ def tables(results: Results) -> list[Table]:
 
 def summary(results: Results) -> str:
     """All tables, with what their columns mean."""
-    return "\n\n".join(f"{table.title}\n\n{_with_note(table)}" for table in tables(results))
+    return "\n\n".join(f"{table.title}\n\n{table.with_note()}" for table in tables(results))
 
 
 def markdown(results: Results, figure_paths: Sequence[Path], folder: Path) -> str:
     """The report of a run, with its figures by relative path."""
     settings, where = results.settings, results.environment
+    command = command_line("train-regularizer", results.command, short=True)
     kind = f"{settings.rho:g}-weakly convex" if settings.rho else "convex"
     how = {
         "equilibrium": f"""at its fixed point (at most {settings.max_steps} steps), with conjugate gradients for the
@@ -55,7 +56,7 @@ derivative""",
     }[settings.mode]
     parts = [
         f"# A {kind} ridge regularizer",
-        f"""`{_shell(results)}`, {where["date_utc"]}, {results.history.seconds:.0f} s of training on
+        f"""`{command}`, {where["date_utc"]}, {results.history.seconds:.0f} s of training on
 {where["device_kind"]} ({where["cpu_count"]} CPU cores), jax {where["versions"]["jax"]}.""",
         f"""{results.num_params:,} parameters: filters {" -> ".join(map(str, (1, *settings.channels)))} of
 {settings.kernel_size} x {settings.kernel_size}, two splines of {settings.num_knots} knots that all filters share, and a
@@ -66,9 +67,9 @@ by the {settings.loss} error, in {settings.num_steps} steps of {settings.batch_s
 Step {results.best_step} was the best in validation and is what `regularizer.npz` holds.""",
     ]
     for table in tables(results):
-        parts += [f"## {table.title}", _with_note(table)]
+        parts += [f"## {table.title}", table.with_note()]
     parts.append("## Figures")
-    for figure in _figures(figure_paths, folder):
+    for figure in listed_figures(figure_paths, folder, _CAPTIONS):
         parts += [figure.caption, f"![{Path(figure.path).stem}]({figure.path})"]
     parts += [
         "## Files",
@@ -83,7 +84,7 @@ def metrics(results: Results, figure_paths: Sequence[Path], folder: Path) -> dic
     return {
         "experiment": "train-regularizer",
         "tables": tables(results),
-        "figures": _figures(figure_paths, folder),
+        "figures": listed_figures(figure_paths, folder, _CAPTIONS),
         **results._replace(settings=vars(results.settings))._asdict(),  # pyright: ignore[reportArgumentType]
     }
 
@@ -113,20 +114,3 @@ curvature v'Hv / v'v of R at {bounds.num_pairs} random images of {SIZE} x {SIZE}
 the border.
 {"All lie within the bounds." if bounds.holds else "**A bound is broken.**"}"""
     return Table("Bounds", note, ["quantity", "asked for", "certified", "found"], rows)
-
-
-def _figures(paths: Sequence[Path], folder: Path) -> list[Figure]:
-    return [Figure(path.relative_to(folder).as_posix(), _CAPTIONS[path.stem]) for path in paths]
-
-
-def _with_note(table: Table) -> str:
-    return f"{table.markdown()}\n\n{table.note}"
-
-
-def _shell(results: Results) -> str:
-    """The command line, with the names of folders alone."""
-    words = ["python -m experiments train-regularizer"]
-    for name, value in results.command.items():
-        if value is not None and name not in ("out", "config", "resume"):
-            words.append(f"--{name.replace('_', '-')} {value.name if isinstance(value, Path) else value}")
-    return " ".join(words)

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 import unroll_jax as uj
+from experiments.events import read_events, total_seconds
 from experiments.files import WORK
 from experiments.train_regularizer.settings import Settings
 from unroll_jax.regularizers import Ridge, RidgeParams, RidgeRegularizer, prepare_ridge, ridge_gradient
@@ -198,18 +199,14 @@ def make_optimizer(settings: Settings, start: RidgeParams) -> optax.GradientTran
 
 def read_history(path: Path, steps_per_row: int) -> History:
     """What `train` wrote to `path`."""
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    events = [event for event in lines if event["event"] == "train"]
-    evaluations = [event for event in lines if event["event"] == "evaluation"]
+    events = read_events(path, "train")
+    evaluations = read_events(path, "evaluation")
     rows = [events[start : start + steps_per_row] for start in range(0, len(events), steps_per_row)]
-    seconds = np.array([event["seconds"] for event in events])
-    # the clock starts again where training was resumed
-    is_last = np.append(seconds[1:] < seconds[:-1], True)
     levels = list(evaluations[0]["metrics"]) if evaluations else []
     return History(
         step=np.array([row[-1]["step"] for row in rows]),
         loss=np.array([np.mean([event["loss"] for event in row]) for row in rows]),
         validation_step=np.array([event["step"] for event in evaluations]),
         validation={name: np.array([event["metrics"][name] for event in evaluations]) for name in levels},
-        seconds=float(np.sum(seconds[is_last])),
+        seconds=total_seconds(events),
     )
