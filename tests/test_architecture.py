@@ -41,6 +41,7 @@ FLOORS = {
     "certificates": 2,
     "splines.modules": 3,
     "splines.layers": 3,
+    "splines.residual": 3,
     "splines.training": 3,
     "regularizers.solvers": 3,
     "regularizers.modules": 3,

@@ -19,7 +19,7 @@ ADMM = uj.algorithms.admm()
 
 def measure(quick: bool) -> list[Row]:
     """The rows of both kinds of batches."""
-    num, size, rounds = (3, (8, 10), 2) if quick else (256, (256, 307), 10)
+    num, size, rounds = (3, (32, 40), 2) if quick else (256, (256, 307), 10)
     shared = make_problems(num, size, is_shared=True)
     return [
         *_rows("shared matrix", shared, rounds),

@@ -54,9 +54,9 @@ from unroll_jax.splines.training import keep_splines_feasible as keep_splines_fe
 from unroll_jax.splines.layers import LipschitzLinear as LipschitzLinear
 from unroll_jax.splines.layers import OrthonormalLinear as OrthonormalLinear
 from unroll_jax.splines.layers import LipschitzConv as LipschitzConv
-from unroll_jax.splines.layers import ResidualBlock as ResidualBlock
-from unroll_jax.splines.layers import Inverse as Inverse
-from unroll_jax.splines.layers import lipschitz_bound as lipschitz_bound
+from unroll_jax.splines.residual import ResidualBlock as ResidualBlock
+from unroll_jax.splines.residual import Inverse as Inverse
+from unroll_jax.splines.residual import lipschitz_bound as lipschitz_bound
 from unroll_jax.splines.spectral import spectral_bound as spectral_bound
 from unroll_jax.splines.spectral import conv_spectral_bound as conv_spectral_bound
 from unroll_jax.splines.spectral import orthonormalized as orthonormalized

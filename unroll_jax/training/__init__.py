@@ -1,11 +1,11 @@
 """Long runs: the training loop, checkpoints, many devices."""
 
 # the loop
-from unroll_jax.training._fit import Best as Best
-from unroll_jax.training._fit import Evaluate as Evaluate
+from unroll_jax.training._evaluation import Best as Best
+from unroll_jax.training._evaluation import Evaluate as Evaluate
+from unroll_jax.training._evaluation import evaluator as evaluator
 from unroll_jax.training._fit import Fitted as Fitted
 from unroll_jax.training._fit import NonFiniteError as NonFiniteError
-from unroll_jax.training._fit import evaluator as evaluator
 from unroll_jax.training._fit import fit as fit
 from unroll_jax.training._fit import unconstrained as unconstrained
 

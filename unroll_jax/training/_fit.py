@@ -1,48 +1,26 @@
 """`fit`: the loop around `primal_dual`, for runs that take long."""
 
-import contextlib
 import functools
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from unroll_jax._checks import check_count, check_key, check_non_negative
-from unroll_jax._primal_dual import Optimizer, PrimalDual, PrimalDualState, Report, Terms, primal_dual
+from unroll_jax._checks import check_count, check_non_negative
+from unroll_jax._primal_dual import Optimizer, PrimalDual, PrimalDualState, Report, primal_dual
 from unroll_jax._tree import tree_where
 from unroll_jax._types import Array, PyTree
+from unroll_jax.training._evaluation import Best, Evaluate, judge
+from unroll_jax.training._signals import interruptible
 from unroll_jax.training.batches import Batches, stack_batches
 from unroll_jax.training.callbacks import Callback
 from unroll_jax.training.checkpoint import Checkpoints
 from unroll_jax.training.sharding import DataParallel
-
-Evaluate: TypeAlias = Callable[[Any], tuple]
-"""`model -> (loss, {name: violation (num_layers,)})`, or with a third entry `{name: number}` to report."""
-
-
-class Best(NamedTuple):
-    """The best model of a run, chosen by its evaluations.
-
-    Attributes:
-        model: as it was evaluated.
-        step: the steps made by then.
-        loss: of its evaluation.
-        violation: the worst of its evaluation, over all constraints and layers; -inf without constraints.
-        is_feasible: whether that is within the tolerance.
-    """
-
-    model: Any
-    step: int
-    loss: float
-    violation: float
-    is_feasible: bool
 
 
 class Fitted(NamedTuple):
@@ -91,45 +69,6 @@ def unconstrained(loss: Callable[[Any, Any, Array], Array], optimizer: Optimizer
     '3.000'
     """
     return primal_dual(lambda model, batch, key: (loss(model, batch, key), {}), optimizer, optax.identity())
-
-
-def evaluator(terms: Terms, batches: Iterable[Any], key: Array) -> Evaluate:
-    """An `evaluate` for `fit`: the loss and violations of `terms` on held-out batches.
-
-    Means over the batches, weighted by their sizes. For terms that are means over examples (the mean and the expected
-    hinge are, the conditional value at risk is not) this is their value on all held-out examples together.
-
-    Args:
-        terms: as for `primal_dual`.
-        batches: kept; batches of one shape compile once.
-        key: for terms that draw noise: every evaluation draws the same.
-
-    Raises:
-        ValueError: if there are no batches, or what is given is not several.
-    """
-    if isinstance(batches, Mapping) or not isinstance(batches, Iterable):
-        raise ValueError(
-            f"`batches` must be a sequence of batches, got {type(batches).__name__}. Of one batch give [batch], of "
-            "Minibatches [batches(step) for step in range(batches.steps_per_epoch)]."
-        )
-    check_key("key", key)
-    batches = list(batches)
-    if not batches:
-        raise ValueError("`batches` must hold at least one batch to evaluate on, got none.")
-    terms_of = jax.jit(terms)
-    sizes = [(np.shape(jax.tree.leaves(batch)[0]) or (1,))[0] for batch in batches]
-    shares = np.array(sizes) / sum(sizes)
-
-    def evaluate(model: Any) -> tuple[float, dict[str, np.ndarray]]:
-        found = [terms_of(model, batch, jax.random.fold_in(key, index)) for index, batch in enumerate(batches)]
-        weighted = [
-            jax.tree.map(lambda value, share=share: share * np.asarray(value, np.float64), each)
-            for share, each in zip(shares, jax.device_get(found), strict=True)
-        ]
-        loss, violation = jax.tree.map(lambda *values: sum(values), *weighted)
-        return float(loss), violation
-
-    return evaluate
 
 
 def fit(
@@ -267,7 +206,7 @@ def fit(
     # read once: processes that see a shared folder change at different moments would wait for each other
     saved = () if checkpoints is None else checkpoints.steps()[-1:]
     tell("start", num_steps=num_steps)
-    with _interruptible(checkpoints is not None and jax.process_count() == 1) as interruption:
+    with interruptible(checkpoints is not None and jax.process_count() == 1) as interruption:
         upcoming = stack(step) if step < num_steps else None
         while upcoming is not None and not has_waited():
             first, (step, stacked) = step, upcoming
@@ -283,7 +222,8 @@ def fit(
             progress = progress._replace(num_skipped=progress.num_skipped + num_bad)
             tell("train", **_summary(report), skipped=progress.num_skipped, seconds=time.monotonic() - started)
             if evaluate is not None and (upcoming is None or step % (evaluate_every or num_steps) == 0):
-                progress, evaluation = _evaluate(evaluate, progress, step, tolerance, sharding)
+                best, evaluation = judge(evaluate, state.model, step, progress.best, tolerance, sharding)
+                progress = progress.evaluated(best)
                 tell("evaluation", **evaluation)
             if interruption or upcoming is None or has_waited() or step % boundaries[-1] == 0:
                 save()
@@ -314,6 +254,11 @@ class _Progress(NamedTuple):
     best: Best | None
     num_waited: int
     num_skipped: int
+
+    def evaluated(self, best: Best | None) -> "_Progress":
+        if best is None:
+            return self._replace(num_waited=self.num_waited + 1)
+        return self._replace(best=best, num_waited=0)
 
     def arrays(self) -> PyTree:
         # with the same structure whether there is a best model yet or not
@@ -371,47 +316,6 @@ def _compile_steps(
     return jax.jit(steps, donate_argnums=0, out_shardings=out_shardings)
 
 
-def _evaluate(
-    evaluate: Evaluate, progress: _Progress, step: int, tolerance: float, sharding: DataParallel | None
-) -> tuple[_Progress, dict[str, Any]]:
-    model = progress.state.model if sharding is None else sharding.local(progress.state.model)
-    result = evaluate(model)
-    if not isinstance(result, tuple) or len(result) not in (2, 3) or not isinstance(result[1], dict):
-        raise ValueError(
-            "`evaluate` must return (loss, {name: violation}) or (loss, {name: violation}, {name: number}), "
-            f"got {type(result).__name__}: without constraints return (loss, {{}})."
-        )
-    loss, violation = float(result[0]), {name: np.asarray(value, float) for name, value in result[1].items()}
-    metrics = result[2] if len(result) == 3 else {}
-    worst = max((float(np.max(value)) for value in violation.values()), default=-math.inf)
-    if sharding is not None:  # or processes that differ by a rounding might choose differently, and wait for ever
-        loss, worst = sharding.from_first_process(np.array([loss, worst])).tolist()
-    new = Best(None, step, loss, worst, is_feasible=worst <= tolerance)
-    is_best = _is_better(new, progress.best)
-    if is_best:
-        best = new._replace(model=jax.tree.map(jnp.copy, progress.state.model))  # the state will be donated
-        progress = progress._replace(best=best, num_waited=0)
-    else:
-        progress = progress._replace(num_waited=progress.num_waited + 1)
-    event = {
-        "loss": loss,
-        "violation": {name: value.tolist() for name, value in violation.items()},
-        "worst_violation": worst,
-        "is_feasible": new.is_feasible,
-        "is_best": is_best,
-        "metrics": {name: float(value) for name, value in metrics.items()},
-    }
-    return progress, event
-
-
-def _is_better(new: Best, old: Best | None) -> bool:
-    if not math.isfinite(new.loss) or math.isnan(new.violation):
-        return False
-    if old is None or new.is_feasible != old.is_feasible:
-        return old is None or new.is_feasible
-    return new.loss < old.loss if new.is_feasible else new.violation < old.violation
-
-
 def _summary(report: Report) -> dict[str, Any]:
     """A dispatch's reports as plain numbers: means over its finite steps, and the last multipliers."""
     finite = report.is_finite
@@ -440,29 +344,3 @@ def _non_finite_message(report: Report, index: int, step: int, checkpoints: Chec
         f"Step {step} met a number that is not finite in: {', '.join(culprits)}. {saved} Look for NaN in its batch, "
         "lower the learning rate, clip the gradient, or skip such steps with non_finite='skip'."
     )
-
-
-@contextlib.contextmanager
-def _interruptible(is_enabled: bool) -> Iterator[list[BaseException]]:
-    """A list that Ctrl-C and SIGTERM put an exception into, once; the second signal has its usual effect."""
-    pending: list[BaseException] = []
-    if not is_enabled or threading.current_thread() is not threading.main_thread():
-        yield pending
-        return
-    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def restore() -> None:
-        for number, handler in usual.items():
-            signal.signal(number, handler)
-
-    def note(number: int, frame: Any) -> None:
-        del frame
-        restore()
-        pending.append(KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number))
-
-    for number in usual:
-        signal.signal(number, note)
-    try:
-        yield pending
-    finally:
-        restore()
