@@ -155,7 +155,7 @@ def without_times(folder):
     metrics = json.loads((folder / "metrics.json").read_text())
     for network in metrics["networks"].values():
         del network["training_seconds"]
-    return {name: metrics[name] for name in ("settings", "networks", "classical", "perturbed", "bits_per_dimension")}
+    return {name: metrics[name] for name in ("settings", "networks", "others", "perturbed", "bits_per_dimension")}
 
 
 @pytest.mark.slow

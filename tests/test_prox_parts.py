@@ -231,6 +231,16 @@ def test_singular_values_turn_with_the_matrix():
         np.testing.assert_allclose(function(left @ x @ right), left @ np.asarray(function(x)) @ right, atol=1e-12)
 
 
+def test_the_backward_pass_of_a_soft_threshold_keeps_a_byte_per_entry():
+    x = jnp.linspace(-2, 2, 64, dtype=jnp.float32)
+    _, pullback = jax.vjp(lambda x: prox.soft_threshold(x, 0.5), x)
+    assert sum(leaf.nbytes for leaf in jax.tree.leaves(pullback)) < 2 * x.size
+    np.testing.assert_array_equal(pullback(jnp.ones_like(x))[0], np.abs(x) > 0.5)
+    strength_slope = jax.grad(lambda strength: jnp.sum(prox.soft_threshold(x, strength) ** 2))(0.5)
+    kept = np.asarray(x)[np.abs(x) > 0.5]
+    np.testing.assert_allclose(strength_slope, -2 * np.sum(np.abs(kept) - 0.5), rtol=1e-5)
+
+
 def test_without_a_threshold_the_derivative_is_the_identity():
     direction = draw(np.random.default_rng(0), (3, 2))
     derivative = jax.jit(lambda x: jax.jvp(lambda x: prox.nuclear(x, 0.0), (x,), (direction,))[1])

@@ -465,6 +465,20 @@ def test_remat_changes_neither_value_nor_gradient(case, num_layers):
     assert_close(nested, expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("remat", REMATS)
+@pytest.mark.parametrize("layers_per_iteration", [2, 7])
+def test_several_layers_per_iteration_change_neither_value_nor_gradient(layers_per_iteration, remat):
+    """7 layers in pairs leave one over; in sevens they leave no loop."""
+    loss = lambda model: weighted_sum((model(PROBLEM), model.trajectory(PROBLEM)))
+    expected = jax.value_and_grad(loss)(network("NamedTuple, mixed", 7))
+    model = network("NamedTuple, mixed", 7, remat=remat, layers_per_iteration=layers_per_iteration)
+    value, gradient = jax.value_and_grad(loss)(model)
+    assert_close((value, gradient.params), (expected[0], expected[1].params), rtol=1e-6, atol=1e-6)
+    assert model.with_algorithm(model.algorithm).layers_per_iteration == layers_per_iteration
+    has_loop = "while" in jax.jit(model).lower(PROBLEM).as_text()
+    assert has_loop == (layers_per_iteration < 7 or remat == "nested")
+
+
 def filter_bank(num_layers, remat):
     """An image network whose layers compute eight channels within and hand on one."""
 

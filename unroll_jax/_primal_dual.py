@@ -14,7 +14,7 @@ import optax
 from flax import nnx
 
 from unroll_jax._checks import check_key, check_non_negative
-from unroll_jax._tree import strong_type, tree_norm
+from unroll_jax._tree import strong_type, tree_largest, tree_norm
 from unroll_jax._types import Array, PyTree
 
 Terms: TypeAlias = Callable[[Any, Any, Array], tuple[Array, dict[str, Array]]]
@@ -66,7 +66,7 @@ class Report(NamedTuple):
         violation: by name, `(num_layers,)`; `<= 0` is satisfied.
         multipliers: by name, `(num_layers,)`.
         gradient_norm: `()`, of the Lagrangian in the trained parameters.
-        is_finite: `()`, whether the loss, the violations, the gradient and the update are.
+        is_finite: `()`, whether the loss, the violations, the gradient and the new parameters are.
     """
 
     loss: Array
@@ -205,13 +205,15 @@ def primal_dual(
         updates, primal_state = optimizer.update(gradient, state.primal_state, params, value=loss)
         params = optax.apply_updates(params, updates)
 
-        gradient_norm = tree_norm(gradient)
+        # of a copy in name only: else the compiler keeps the squares, which Adam takes too, in arrays of their own
+        gradient_norm = tree_norm(jax.lax.optimization_barrier(gradient))
         report = Report(
             loss=loss,
             violation=violation,
             multipliers=multipliers,
             gradient_norm=gradient_norm,
-            is_finite=_all_finite((loss, violation, gradient_norm, tree_norm(updates))),
+            # of the parameters, as the updates are nowhere kept whole
+            is_finite=_all_finite((loss, violation, gradient_norm, tree_largest(params))),
         )
         model = nnx.merge(graph, params, rest)
         return PrimalDualState(model, multipliers, primal_state, dual_state, key, state.step + 1), report

@@ -55,10 +55,11 @@ def scan_layers(
     layer_axes: PyTree = 0,
     record: Callable[[State], PyTree] | None = None,
     remat: Remat = None,
+    layers_per_iteration: int = 1,
 ) -> tuple[State, PyTree]:
     """`num_layers` steps from `state`, and what `record` keeps of the state after each.
 
-    One `jax.lax.scan`: the program has the same size and is traced once, whatever the depth.
+    One `jax.lax.scan`: the step is traced once, and the program has the same size, whatever the depth.
 
     Args:
         step: `(params, state, problem) -> state`, one layer; it keeps the state's structure, shapes and dtypes.
@@ -72,6 +73,8 @@ def scan_layers(
         remat: what is computed again in the backward pass to save memory. None keeps every layer's intermediate
             values, "layer" keeps one state per layer, "nested" about 2 * sqrt(num_layers) states for one more
             forward pass.
+        layers_per_iteration: of the loop. `num_layers` leaves no loop: for small layers that trains faster on a CPU
+            (1.3 times for LISTA with 256 pixels, not at all with 1,024), but the program grows with the depth.
 
     Returns:
         The final state, and the records (None where `record` is None).
@@ -81,6 +84,7 @@ def scan_layers(
     """
     check_count("num_layers", num_layers)
     check_remat(remat)
+    check_layers_per_iteration(layers_per_iteration, num_layers)
     leaves, structure = jax.tree.flatten(params)
     axes = axes_of_leaves(params, layer_axes)
     check_stacked(params, axes, num_layers)
@@ -101,7 +105,16 @@ def scan_layers(
             raise
         return new_state, None if record is None else record(new_state)
 
-    return _scan(body, jax.tree.map(strong_type, state), per_layer, num_layers, remat)
+    return _scan(body, jax.tree.map(strong_type, state), per_layer, num_layers, remat, layers_per_iteration)
+
+
+def check_layers_per_iteration(layers_per_iteration: Any, num_layers: int) -> None:
+    """Raise unless `layers_per_iteration` is a count of at most `num_layers`."""
+    check_count("layers_per_iteration", layers_per_iteration)
+    if layers_per_iteration > num_layers:
+        raise ValueError(
+            f"`layers_per_iteration` must be at most the number of layers, {num_layers}, got {layers_per_iteration}."
+        )
 
 
 def check_remat(remat: Any) -> None:
@@ -153,13 +166,14 @@ def _scan(
     per_layer: list[Array],
     num_layers: int,
     remat: Remat,
+    layers_per_iteration: int,
 ) -> tuple[State, PyTree]:
     if remat is None:
-        return jax.lax.scan(body, state, per_layer, length=num_layers)
+        return jax.lax.scan(body, state, per_layer, length=num_layers, unroll=layers_per_iteration)
     # inside a scan the loop itself keeps the compiler from merging the two forward passes
-    body = jax.checkpoint(body, prevent_cse=False)
+    body = jax.checkpoint(body, prevent_cse=layers_per_iteration > 1)
     if remat == "layer":
-        return jax.lax.scan(body, state, per_layer, length=num_layers)
+        return jax.lax.scan(body, state, per_layer, length=num_layers, unroll=layers_per_iteration)
 
     chunk = max(1, math.isqrt(num_layers))
     num_chunks, num_rest = divmod(num_layers, chunk)
@@ -167,7 +181,7 @@ def _scan(
     chunked = [leaf[:num_whole].reshape(num_chunks, chunk, *leaf.shape[1:]) for leaf in per_layer]
 
     def run_chunk(state: State, leaves: list[Array]) -> tuple[State, PyTree]:
-        return jax.lax.scan(body, state, leaves, length=chunk)
+        return jax.lax.scan(body, state, leaves, length=chunk, unroll=min(layers_per_iteration, chunk))
 
     state, records = jax.lax.scan(jax.checkpoint(run_chunk, prevent_cse=False), state, chunked, length=num_chunks)
     records = jax.tree.map(lambda a: a.reshape(num_whole, *a.shape[2:]), records)

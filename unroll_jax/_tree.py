@@ -44,6 +44,12 @@ def tree_norm(x: PyTree) -> Array:
     return jnp.where(is_zero, 0.0, jnp.sqrt(jnp.where(is_zero, 1.0, square)))
 
 
+def tree_largest(x: PyTree) -> Array:
+    """The largest modulus of the numbers in `x`, NaN if one is: `()`."""
+    largest = [jnp.max(jnp.abs(leaf), initial=0) for leaf in jax.tree.leaves(x)]
+    return functools.reduce(jnp.maximum, largest, jnp.zeros(()))
+
+
 def tree_is_finite(x: PyTree) -> Array:
     """Whether every number in `x` is finite: `()`."""
     leaves = [leaf for leaf in jax.tree.leaves(x) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]

@@ -8,7 +8,14 @@ import jax.numpy as jnp
 from flax import nnx
 
 from unroll_jax._checks import check_algorithm, check_count, check_floating
-from unroll_jax._scan import Remat, axes_of_leaves, check_remat, check_stacked, scan_layers
+from unroll_jax._scan import (
+    Remat,
+    axes_of_leaves,
+    check_layers_per_iteration,
+    check_remat,
+    check_stacked,
+    scan_layers,
+)
 from unroll_jax._tree import cast_like, lower, strong_type
 from unroll_jax._types import Algorithm, Params, Problem, PyTree, State
 
@@ -34,6 +41,7 @@ class Unrolled(nnx.Module):
         prepare: `(params, problem) -> params`, run once before the scan on one layer's parameters, and mapped over
             the layers that have their own: for feasible parameters, filter normalization, noise-level scaling.
         remat: as in `scan_layers`.
+        layers_per_iteration: as in `scan_layers`.
         compute_dtype: what the layers compute in, such as `jnp.bfloat16`; by default what params and problems have.
             Parameters stay what they are, `prepare` and `record` work in full precision, and states come back in it:
             so losses, constraints and multipliers keep float32. Complex numbers are not lowered.
@@ -48,16 +56,19 @@ class Unrolled(nnx.Module):
         layer_axes: PyTree = 0,
         prepare: Prepare | None = None,
         remat: Remat = None,
+        layers_per_iteration: int = 1,
         compute_dtype: Any = None,
     ):
         check_algorithm(algorithm)
         check_count("num_layers", num_layers)
         check_remat(remat)
+        check_layers_per_iteration(layers_per_iteration, num_layers)
         check_floating("compute_dtype", compute_dtype)
         self.algorithm = algorithm
         self.num_layers = num_layers
         self.prepare = prepare
         self.remat: Remat = remat
+        self.layers_per_iteration = layers_per_iteration
         self.compute_dtype = None if compute_dtype is None else jnp.dtype(compute_dtype)
         # a static attribute must hash, so the prefix tree is kept as one axis per leaf
         self._axes = axes_of_leaves(_unwrap(params), layer_axes)
@@ -83,6 +94,7 @@ class Unrolled(nnx.Module):
             layer_axes=structure.unflatten(self._axes),
             prepare=self.prepare,
             remat=self.remat,
+            layers_per_iteration=self.layers_per_iteration,
             compute_dtype=self.compute_dtype,
         )
 
@@ -108,6 +120,7 @@ class Unrolled(nnx.Module):
             layer_axes=axes,
             record=record,
             remat=self.remat,
+            layers_per_iteration=self.layers_per_iteration,
         )
         return start, cast_like(final, start), records
 
@@ -120,6 +133,7 @@ def unroll(
     layer_axes: PyTree = 0,
     prepare: Prepare | None = None,
     remat: Remat = None,
+    layers_per_iteration: int = 1,
     compute_dtype: Any = None,
 ) -> Unrolled:
     """The first `num_layers` iterations of `algorithm` as a network whose layers all start from `params`.
@@ -132,6 +146,7 @@ def unroll(
         layer_axes: as in `scan_layers`.
         prepare: as in `Unrolled`.
         remat: as in `scan_layers`.
+        layers_per_iteration: as in `scan_layers`.
         compute_dtype: as in `Unrolled`.
 
     >>> halving = Algorithm(init=lambda problem: problem, step=lambda params, state, problem: params * state)
@@ -155,6 +170,7 @@ def unroll(
         layer_axes=layer_axes,
         prepare=prepare,
         remat=remat,
+        layers_per_iteration=layers_per_iteration,
         compute_dtype=compute_dtype,
     )
 

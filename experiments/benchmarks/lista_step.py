@@ -19,7 +19,7 @@ NOTE = (
     "N pixels, batch 512, 10 layers, Adam, multipliers by gradient ascent; `distance` constrains ||y_l - y*||, "
     "`gradient` the norm of D'(D y_l - x), in closed form on both sides. Sides agree in the loss and every violation "
     "of their first three steps. Ratios are PyTorch's seconds over the library's. The share of the product rate counts "
-    "the products that a step needs, and nothing else that it does."
+    "the products that a step needs, and nothing else that it does. Without a loop: `layers_per_iteration` is 10."
 )
 
 
@@ -62,6 +62,9 @@ def measure(quick: bool) -> list[Row]:
 def _rows(sizes: Sizes, rounds: int) -> list[Row]:
     data = make_data(sizes)
     own = {name: Side(library_step(sizes, data, name)) for name in CONSTRAINTS}
+    for name in CONSTRAINTS:
+        step = library_step(sizes, data, name, layers_per_iteration=sizes.num_layers)
+        own[f"{name}, no loop"] = Side(step, same_as=name, tolerance=2e-3)
     square = (64, 64, 64) if sizes == TINY else SQUARE
     own["product"] = product_side(square)
     peers = {
@@ -78,6 +81,7 @@ def _rows(sizes: Sizes, rounds: int) -> list[Row]:
         target = share if name != "none" else ""
         share_row = ratio_row(f"{title}: share of the product rate", compared, "product", name, target)
         rows.append(scaled(share_row, sizes.flop(name) / (2.0 * math.prod(square))))
+        rows.append(ratio_row(f"{title}: as a loop / without one", compared, name, f"{name}, no loop"))
         for way in ("eager", "eager, fused Adam", "compiled"):
             target = (plain if name == "none" else constrained) if way == "eager" else ""
             rows.append(ratio_row(f"{title}: torch {way} / library", compared, f"torch {way}, {name}", name, target))
@@ -111,9 +115,11 @@ def make_params(data: Mapping[str, np.ndarray]) -> uj.algorithms.LISTAParams:
     return uj.algorithms.lista_params(uj.operators.Dense(jnp.asarray(data["matrix"])), L1_WEIGHT)
 
 
-def library_step(sizes: Sizes, data: Mapping[str, np.ndarray], constraint: str) -> Callable[[], Any]:
+def library_step(
+    sizes: Sizes, data: Mapping[str, np.ndarray], constraint: str, layers_per_iteration: int = 1
+) -> Callable[[], Any]:
     """A function that makes the next training step and returns the loss and the violations."""
-    trainer, state, batch = make_trainer(sizes, data, constraint)
+    trainer, state, batch = make_trainer(sizes, data, constraint, layers_per_iteration)
     step = jax.jit(trainer.step, donate_argnums=0)
 
     def run() -> tuple[jax.Array, list[jax.Array]]:
@@ -125,7 +131,7 @@ def library_step(sizes: Sizes, data: Mapping[str, np.ndarray], constraint: str) 
 
 
 def make_trainer(
-    sizes: Sizes, data: Mapping[str, np.ndarray], constraint: str
+    sizes: Sizes, data: Mapping[str, np.ndarray], constraint: str, layers_per_iteration: int = 1
 ) -> tuple[uj.PrimalDual, uj.PrimalDualState, dict[str, jax.Array]]:
     """The library's trainer, its first state, and the batch."""
     operator = uj.operators.Dense(jnp.asarray(data["matrix"]))
@@ -146,7 +152,9 @@ def make_trainer(
         return _loss(codes[:, -1], batch["y"]), {"closer": jnp.mean(jax.vmap(closer)(codes, batch), axis=0)}
 
     trainer = uj.primal_dual(terms, optax.adam(LEARNING_RATE), optax.sgd(DUAL_RATE))
-    model = uj.unroll(uj.algorithms.lista(), sizes.num_layers, make_params(data))
+    model = uj.unroll(
+        uj.algorithms.lista(), sizes.num_layers, make_params(data), layers_per_iteration=layers_per_iteration
+    )
     return trainer, trainer.init(model, batch, jax.random.key(0)), batch
 
 

@@ -105,8 +105,8 @@ def _run(command: InpaintingCommand, settings: Settings, folder: Path) -> str:
 
     tasks = measuring.make_tasks(problem.held_out, settings)
     seen = measuring.make_tasks(problem.train[: settings.num_held_out], settings)["hole"]
-    classical = measuring.classical_methods(settings)
-    found, restores = {}, {"total variation": classical["total variation"]}
+    others = measuring.classical_methods(settings) | {"one flow": measuring.restore_by_flow(flow)}
+    found, restores = {}, {"total variation": others["total variation"]}
     for variant in VARIANTS:
         network, history = networks.train(flow, problem.train, settings, variant, command.seed, folder)
         seconds.save()
@@ -142,8 +142,8 @@ def _run(command: InpaintingCommand, settings: Settings, folder: Path) -> str:
         gaussian_bits=prior.gaussian_bits(problem.train, problem.held_out, command.seed),
         flow_seconds=flow_history.seconds,
         networks=found,
-        classical={
-            name: {method: measuring.quality(restore(*task), task) for method, restore in classical.items()}
+        others={
+            name: {method: measuring.quality(restore(*task), task) for method, restore in others.items()}
             for name, task in tasks.items()
         },
         perturbed=perturbed,

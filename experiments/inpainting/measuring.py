@@ -8,8 +8,10 @@ import numpy as np
 
 import unroll_jax as uj
 from experiments.inpainting import classical, networks
+from experiments.inpainting.conditioning import given_measured
 from experiments.inpainting.problem import hole_mask, random_masks, to_unit
 from experiments.inpainting.settings import Settings
+from unroll_jax.flows import Glow, inpainting
 
 _MASK_SEED, _NOISE_KEY = 1_000, 2_000  # every method meets the same masks and the same noise
 
@@ -97,6 +99,11 @@ def restore_by(network: uj.Unrolled) -> Callable[[np.ndarray, np.ndarray], np.nd
     return lambda images, masks: np.where(masks == 1, images, _last(network, images, masks))
 
 
+def restore_by_flow(flow: Glow) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """`(images, masks) -> images`: the most probable images of one flow, with the known pixels as measured."""
+    return lambda images, masks: np.where(masks == 1, images, _modes(flow, images, masks))
+
+
 def classical_methods(settings: Settings) -> dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]]:
     """The methods to compare with, by name, as `(images, masks) -> images`."""
     return {
@@ -177,6 +184,11 @@ def _in_parts(function: Callable, task: Task, settings: Settings):
         for start in range(0, len(task.images), size)
     ]
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+
+@jax.jit
+def _modes(flow: Glow, images: jax.Array, masks: jax.Array) -> jax.Array:
+    return jax.vmap(lambda image, mask: given_measured(flow, inpainting(image, mask)).mode())(images, masks)
 
 
 _run = jax.jit(networks.run)

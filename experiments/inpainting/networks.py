@@ -1,5 +1,6 @@
 """The networks under comparison, and how each is trained."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ import optax
 import unroll_jax as uj
 from experiments.events import read_events, total_seconds
 from experiments.files import WORK
+from experiments.inpainting.conditioning import error_decibels, given_measured
 from experiments.inpainting.problem import make_batches
 from experiments.inpainting.settings import Settings
 from unroll_jax.flows import (
@@ -23,8 +25,6 @@ from unroll_jax.flows import (
     inpainting,
     smooth_fill,
 )
-
-_GRAY = 0.45  # the mean of natural images, about
 
 
 class Variant(NamedTuple):
@@ -75,41 +75,8 @@ class Run(NamedTuple):
     measures: dict[str, jax.Array]
 
 
-class Around(NamedTuple):
-    """A flow of images around another image, shown a context: its most probable image is near that one.
-
-    Attributes:
-        flow: of images around gray.
-        center: `(size, size, 3)`.
-        context: `(size, size, CONTEXT_CHANNELS)`.
-    """
-
-    flow: Glow
-    center: jax.Array
-    context: jax.Array
-
-    def forward(self, x: jax.Array) -> tuple[tuple[jax.Array, ...], jax.Array]:
-        """The latents and the log-determinant."""
-        return self.flow.forward(x - self.center + _GRAY, self.context)
-
-    def inverse(self, latents: tuple[jax.Array, ...]) -> jax.Array:
-        """The image with these latents."""
-        return self.flow.inverse(latents, self.context) + self.center - _GRAY
-
-
-def _flow_given(flow: Glow, problem: Inpainting) -> Around:
-    """The flow around the smooth fill of the measurement, shown that and the mask.
-
-    So the prior is one of images given what was measured, and whatever the strength, the first layers start at the
-    smooth fill.
-    """
-    fill = smooth_fill(problem)
-    # zero, which says nothing, is gray and hidden
-    return Around(flow, fill, jnp.concatenate([fill - _GRAY, problem.mask], axis=-1))
-
-
 # one object, so that networks differ in their numbers only and share their compiled programs
-GLOW_PROX = glow_prox(start=smooth_fill, flow_of=_flow_given)
+GLOW_PROX = glow_prox(start=smooth_fill, flow_of=given_measured)
 
 
 def make_network(flow: Glow, settings: Settings) -> uj.Unrolled:
@@ -153,12 +120,6 @@ def perturbation(key: jax.Array, like: jax.Array, norm: jax.Array | float) -> ja
     return norm * noise / jnp.linalg.norm(noise)
 
 
-def mean_squared_error(x: jax.Array, image: jax.Array, weight: jax.Array) -> jax.Array:
-    """The mean of (x - image)^2 over the pixels of `weight` 1, `(size, size, 1)`, and all colours: `()`."""
-    wide = jnp.broadcast_to(weight, image.shape)
-    return jnp.sum(wide * (x - image) ** 2) / jnp.maximum(jnp.sum(wide), 1)
-
-
 def make_terms(settings: Settings, variant: Variant) -> Callable[..., Any]:
     """The loss and the constraints that `primal_dual` trains the variant with.
 
@@ -166,9 +127,7 @@ def make_terms(settings: Settings, variant: Variant) -> Callable[..., Any]:
     layers before and on the whole image. The constraints ask layers 2, 3, ... to lower both measures of MATH B.4, as
     ratios of means; the first layer is free, as the start fits the measurement exactly and has no latents.
     """
-
-    def decibels(x: jax.Array, image: jax.Array, weight: jax.Array) -> jax.Array:
-        return 10 * jnp.log10(mean_squared_error(x, image, weight) + settings.error_floor)
+    decibels = functools.partial(error_decibels, floor=settings.error_floor)
 
     def terms(network: uj.Unrolled, batch: Any, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         images, masks = batch["image"], batch["mask"]

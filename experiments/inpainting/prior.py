@@ -1,6 +1,7 @@
-"""The flow by itself: trained for likelihood on whole images, and compared with a Gaussian by bits per dimension."""
+"""The flow by itself: trained for likelihood, and compared with a Gaussian by bits per dimension."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,17 @@ import scipy.linalg
 
 import unroll_jax as uj
 from experiments.files import WORK
+from experiments.inpainting.conditioning import (
+    CONTEXT_CHANNELS,
+    Given,
+    error_decibels,
+    given_measured,
+    given_nothing,
+)
 from experiments.inpainting.problem import dequantized, make_flow_batches
 from experiments.inpainting.settings import Settings
-from unroll_jax.flows import Glow, glow_preset
+from unroll_jax.flows import Glow, glow_preset, inpainting
 
-CONTEXT_CHANNELS = 4  # what is known of the image in three colours, and the mask
 _LOG_LEVELS = math.log2(256)
 
 
@@ -40,13 +47,43 @@ def make_flow(settings: Settings, crops: np.ndarray, seed: int) -> Glow:
 
 def bits_per_dimension(flow: Glow, images: jax.Array) -> jax.Array:
     """The mean bits per number of 8-bit images, given nothing, from dequantized ones in [0, 1]: `()`."""
-    nothing = jnp.zeros((*images.shape[1:3], CONTEXT_CHANNELS), images.dtype)
-    log_probs = jax.vmap(lambda image: flow.log_prob(image, nothing))(images)
-    return _LOG_LEVELS - jnp.mean(log_probs) / (images[0].size * math.log(2))
+    return jnp.mean(jax.vmap(lambda image: _bits(given_nothing(flow, image.shape[0]), image))(images))
+
+
+def _bits(given: Given, image: jax.Array) -> jax.Array:
+    return _LOG_LEVELS - given.log_prob(image) / (image.size * math.log(2))
+
+
+def make_loss(settings: Settings) -> Callable[[Any, Any, jax.Array], jax.Array]:
+    """`(flow, batch, key) -> ()`: bits per dimension, and how far the most probable images are from the truth.
+
+    The first half of a batch is taken as images of which nothing is known, the second half as measured ones; for all of
+    them the hidden pixels of the most probable image given the measurement shall be near, by PSNR.
+    """
+
+    def loss(flow: Any, batch: Any, key: jax.Array) -> jax.Array:
+        del key
+
+        def decibels(image: jax.Array, mask: jax.Array) -> jax.Array:
+            mode = given_measured(flow, inpainting(image, mask)).mode()
+            return error_decibels(mode, image, 1 - mask, settings.error_floor)
+
+        def bits(image: jax.Array, mask: jax.Array) -> jax.Array:
+            return _bits(given_measured(flow, inpainting(image, mask)), image)
+
+        images, masks = batch["image"], batch["mask"]
+        half = len(images) // 2
+        return (
+            bits_per_dimension(flow, images[:half]) / 2
+            + jnp.mean(jax.vmap(bits)(images[half:], masks[half:])) / 2
+            + settings.mode_weight * jnp.mean(jax.vmap(decibels)(images, masks))
+        )
+
+    return loss
 
 
 def train_flow(crops: np.ndarray, settings: Settings, seed: int, run: Path) -> Glow:
-    """The flow trained for likelihood; events go to `training/flow.jsonl` in the run's folder.
+    """The flow trained by itself; events go to `training/flow.jsonl` in the run's folder.
 
     Raises:
         FloatingPointError: if the loss, the gradient or an update was not finite.
@@ -64,14 +101,10 @@ def train_flow(crops: np.ndarray, settings: Settings, seed: int, run: Path) -> G
         ),
     )
 
-    def loss(flow: Any, batch: jax.Array, key: jax.Array) -> jax.Array:
-        del key
-        return bits_per_dimension(flow, batch)
-
     events = run / "training" / "flow.jsonl"
     events.parent.mkdir(parents=True, exist_ok=True)
     fitted = uj.training.fit(
-        uj.training.unconstrained(loss, optimizer),
+        uj.training.unconstrained(make_loss(settings), optimizer),
         make_flow(settings, crops, seed),
         make_flow_batches(crops, settings, seed),
         num_steps=settings.flow_steps,
@@ -113,7 +146,7 @@ def gaussian_bits(train: np.ndarray, held_out: np.ndarray, seed: int) -> float:
 def samples(flow: Glow, settings: Settings, seed: int, temperature: float) -> np.ndarray:
     """Random images of the flow given nothing: `(num_samples, size, size, 3)`, clipped to [0, 1]."""
     size = (settings.crop_size, settings.crop_size)
-    nothing = jnp.zeros((*size, CONTEXT_CHANNELS))
+    nothing = given_nothing(flow, settings.crop_size).context
     draw = jax.jit(
         jax.vmap(lambda flow, key: flow.sample(key, size, temperature=temperature, context=nothing), in_axes=(None, 0))
     )

@@ -48,7 +48,7 @@ class Results(NamedTuple):
     gaussian_bits: float
     flow_seconds: float
     networks: Mapping[str, NetworkFindings]
-    classical: Mapping[str, Mapping[str, Quality]]
+    others: Mapping[str, Mapping[str, Quality]]
     perturbed: Mapping[str, Perturbed]
     total_seconds: float
 
@@ -78,8 +78,10 @@ def markdown(results: Results, figure_paths: Sequence[Path], folder: Path) -> st
 ({where["cpu_count"]} CPU cores), jax {where["versions"]["jax"]}.""",
         f"""{settings.num_layers} layers x+ = clip(G^-1(G(x - mu A'(A x - b)) / (1 + strength)), 0, 1), each with a flow
 G of {results.num_params:,} parameters, a step size mu in (0, 2) and a strength per level of its own. G is a flow around
-the smooth fill of the measurement, with which x starts, and is shown that and the mask. All flows start as one that was
-trained for likelihood ({settings.flow_steps} steps, {results.flow_seconds:.0f} s).
+the smooth fill of the measurement, with which x starts, in the contrast of the known pixels, and is shown both and the
+mask. All flows start as one that was trained by itself ({settings.flow_steps} steps of {settings.flow_batch} crops,
+{results.flow_seconds:.0f} s): for likelihood, half of the crops given nothing and half as measured, and, with the
+weight {settings.mode_weight:g} per dB, for the most probable image given the measurement to be near the truth.
 
 Colour crops of {settings.crop_size} x {settings.crop_size} from {results.num_images} images, of which the share
 {settings.held_out_share:g} is held out; a hole of {settings.hole_size} x {settings.hole_size}, and random masks that
@@ -131,8 +133,8 @@ def metrics(results: Results, figure_paths: Sequence[Path], folder: Path) -> dic
             }
             for name, found in results.networks.items()
         },
-        "classical": {
-            task: {name: mean(quality) for name, quality in found.items()} for task, found in results.classical.items()
+        "others": {
+            task: {name: mean(quality) for name, quality in found.items()} for task, found in results.others.items()
         },
         "perturbed": {name: np.mean(found.hole_psnr, axis=1) for name, found in results.perturbed.items()},
         "total_seconds": results.total_seconds,
@@ -141,7 +143,7 @@ def metrics(results: Results, figure_paths: Sequence[Path], folder: Path) -> dic
 
 def _quality_table(results: Results, task: str) -> Table:
     rows = []
-    found = dict(results.classical[task]) | {
+    found = dict(results.others[task]) | {
         variant.name: results.networks[variant.name].tasks[task].restored for variant in VARIANTS
     }
     reference = found["total variation"].hole_psnr
@@ -160,7 +162,8 @@ def _quality_table(results: Results, task: str) -> Table:
         )
     note = f"""Means over {len(reference)} held-out crops of what is restored, with the known pixels as they were
 measured: PSNR in dB and SSIM over the hidden pixels and over all; the gain over total variation in the PSNR over the
-hidden pixels, ± two standard errors, crop by crop. "harmonic" is where the networks start."""
+hidden pixels, ± two standard errors, crop by crop. "harmonic" is where the networks start,
+"one flow" the most probable image of the flow that all their layers start with."""
     headers = ["method", "hidden PSNR", "over TV", "PSNR", "hidden SSIM", "SSIM"]
     return Table(f"Quality: {_TASKS[task]}", note, headers, rows)
 

@@ -23,10 +23,11 @@ class Settings:
     num_levels: int
     num_steps: int
     width: int
-    # likelihood training of the flow
+    # training of the flow by itself
     flow_steps: int
     flow_batch: int
     flow_rate: float
+    mode_weight: float  # of the PSNR of the most probable image, in dB, beside the bits per dimension
     # the networks
     num_layers: int
     step_size: float
@@ -67,13 +68,14 @@ SMALL = Settings(
     num_levels=3,
     num_steps=2,
     width=48,
-    flow_steps=700,
-    flow_batch=32,
-    flow_rate=2e-3,
+    flow_steps=1_400,
+    flow_batch=64,
+    flow_rate=4e-3,
+    mode_weight=0.3,
     num_layers=5,
     step_size=1.0,
     strength=0.5,
-    train_steps=1_200,
+    train_steps=400,
     batch_size=16,
     learning_rate=1.5e-3,
     gradient_clip=10.0,

@@ -73,7 +73,7 @@ def lamp(start: Start = zero_start) -> Algorithm:
     def step(params: LAMPParams, state: LAMPState, problem: Problem) -> LAMPState:
         check_layer(params, LAMPParams._fields, "lamp_params", state.x, problem.measurement)
         num_measurements = state.residual.size
-        noisy = state.x + params.encoder @ state.residual
+        noisy = state.x + state.residual @ params.encoder.T
         deviation = (tree_norm(state.residual) / num_measurements**0.5).astype(params.log_threshold.dtype)
         threshold = jnp.exp(params.log_threshold) * deviation
         x = params.scale * soft_threshold(noisy, threshold)

@@ -85,7 +85,7 @@ def glista(start: Start = zero_start, *, support: SupportSelection | None = None
         layer = state.num_layers + 1
         threshold, width = jnp.exp(params.log_threshold), jnp.exp(params.log_width)
         gained = state.x * (1 + params.gain * state.shrinkage / (jnp.abs(state.x) + width))
-        moved = gained + params.encoder @ residual(gained, problem)
+        moved = gained + residual(gained, problem) @ params.encoder.T
         shrunk = thresholded(moved, threshold, support, layer)
         shrinkage = jnp.where(shrunk == moved, 0, jnp.broadcast_to(threshold, shrunk.shape))
         change = shrunk - state.x

@@ -58,7 +58,8 @@ def lista(start: Callable[[Problem], Array] = zero_start) -> Algorithm:
 
     def step(params: LISTAParams, state: LISTAState, problem: Problem) -> LISTAState:
         _check_layer(params, state.x, problem.measurement)
-        mixed = params.recurrent @ state.x + params.encoder @ problem.measurement
+        # matrices on the right, so that under vmap every product comes out with the batch in front, as it is kept
+        mixed = state.x @ params.recurrent.T + problem.measurement @ params.encoder.T
         return LISTAState(soft_threshold(mixed, jnp.exp(params.log_threshold)))
 
     return Algorithm(init, step)

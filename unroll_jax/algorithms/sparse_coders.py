@@ -93,7 +93,7 @@ def lista_cp(start: Start = zero_start, *, support: SupportSelection | None = No
     def step(params: LISTACPParams, state: SparseCoderState, problem: Problem) -> SparseCoderState:
         check_layer(params, LISTACPParams._fields, "lista_cp_params", state.x, problem.measurement)
         layer = state.num_layers + 1
-        moved = state.x + params.encoder @ residual(state.x, problem)
+        moved = state.x + residual(state.x, problem) @ params.encoder.T
         return SparseCoderState(thresholded(moved, jnp.exp(params.log_threshold), support, layer), layer)
 
     return Algorithm(init, step)
@@ -150,7 +150,7 @@ def tilista(start: Start = zero_start, *, support: SupportSelection | None = Non
         made_by = "tilista_params or alista_params"
         check_layer(params, TiLISTAParams._fields, made_by, state.x, problem.measurement)
         layer = state.num_layers + 1
-        moved = state.x + jnp.exp(params.log_step_size) * (params.encoder @ residual(state.x, problem))
+        moved = state.x + jnp.exp(params.log_step_size) * (residual(state.x, problem) @ params.encoder.T)
         return SparseCoderState(thresholded(moved, jnp.exp(params.log_threshold), support, layer), layer)
 
     return Algorithm(init, step)

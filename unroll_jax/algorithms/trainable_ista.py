@@ -113,7 +113,7 @@ def tista(start: Start = zero_start) -> Algorithm:
         # the encoder removes a share m / n of the error, which a step of another length removes in part
         error = variance * (1 + (step_size**2 - 2 * step_size) * num_measurements / num_atoms)
         error += step_size**2 * noise_variance * jnp.sum(encoder**2) / num_atoms
-        seen = state.x + step_size * (encoder @ left)
+        seen = state.x + step_size * (left @ encoder.T)
         least = jnp.maximum(error, _LEAST_VARIANCE)
         return TISTAState(bernoulli_gaussian_mean(seen, least, params.log_odds, jnp.exp(params.log_variance)))
 
