@@ -1,15 +1,17 @@
 """The model card of a trained regularizer, from what its training and its evaluation wrote.
 
-`python -m experiments.train_regularizer.card NAME TRAINING EVALUATION`, the run folders of train-regularizer and
-evaluate-denoiser, prints it. Beside the weights in `unroll_jax/regularizers/weights/` it is what `model_card` gives.
+`python -m experiments.train_regularizer.card NAME EVALUATION TRAINING ...` prints it, from the run folders of
+evaluate-denoiser and of train-regularizer, each of which went on with the weights of the one before. Beside the weights
+in `unroll_jax/regularizers/weights/` it is what `model_card` gives.
 """
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.report import markdown_table
+from experiments.report import command_line, markdown_table
 
 PUBLISHED = {"crr": {"5": 36.960, "15": 30.545, "25": 28.096}, "wcrr": {"5": 37.654, "15": 31.209, "25": 28.677}}
 
@@ -18,40 +20,33 @@ def main() -> None:
     """Print the card."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", help="of the weights: crr or wcrr")
-    parser.add_argument("training", type=Path, help="a run folder of train-regularizer")
     parser.add_argument("evaluation", type=Path, help="a run folder of evaluate-denoiser")
+    parser.add_argument("trainings", type=Path, nargs="+", help="run folders of train-regularizer, in their order")
     options = parser.parse_args()
-    training, evaluation = (
+    evaluation, *trainings = (
         json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        for folder in (options.training, options.evaluation)
+        for folder in (options.evaluation, *options.trainings)
     )
-    print(card(options.name, training, evaluation), end="")
+    print(card(options.name, evaluation, trainings), end="")
 
 
-def card(name: str, training: dict[str, Any], evaluation: dict[str, Any]) -> str:
+def card(name: str, evaluation: dict[str, Any], trainings: Sequence[dict[str, Any]]) -> str:
     """The card as Markdown."""
-    settings, command, where = (training[key] for key in ("settings", "command", "environment"))
-    bounds, published = training["bounds"], PUBLISHED.get(name, {})
+    settings, bounds = trainings[-1]["settings"], trainings[-1]["bounds"]
+    published = PUBLISHED.get(name, {})
     kind = "weakly convex" if settings["rho"] else "convex"
     rows = [
         [row[0], row[1], row[2], f"{published[row[0]]:.3f}" if row[0] in published else "-", row[5]]
         for row in evaluation["tables"][0]["rows"]
     ]
     num_images = len({row["image"] for row in evaluation["images"]})
-    data, validation, test = (
-        Path(path).name for path in (command["data"], command["validation"], evaluation["command"]["data"])
-    )
-    options = [
-        f"--{key.replace('_', '-')} {value}"
-        for key, value in command.items()
-        if value is not None and key not in ("data", "validation", "out", "config", "resume")
-    ]
-    call = f"python -m experiments train-regularizer --data {data} --validation {validation} {' '.join(options)}"
+    test = Path(evaluation["command"]["data"]).name
     return f"""# {name}: a {kind} ridge regularizer
 
-For gray images in [0, 1] and noise between 0 and {settings["max_sigma"]:g}/255. {training["num_params"]:,} parameters:
-filters {" -> ".join(map(str, (1, *settings["channels"])))} of {settings["kernel_size"]} x {settings["kernel_size"]},
-two splines that all filters share, and the filters' scales over the noise level; rho = {settings["rho"]:g}.
+For gray images in [0, 1] and noise between 0 and {settings["max_sigma"]:g}/255.
+{trainings[-1]["num_params"]:,} parameters: filters {" -> ".join(map(str, (1, *settings["channels"])))}
+of {settings["kernel_size"]} x {settings["kernel_size"]}, two splines that all
+filters share, and the filters' scales over the noise level; rho = {settings["rho"]:g}.
 
 ## Denoising
 
@@ -70,16 +65,30 @@ borders included. So denoising is a convex problem, at any noise level.
 
 ## Training
 
-`{call}`, commit {(where["git_commit"] or "unknown")[:12]}: {settings["num_steps"]:,} steps of {settings["batch_size"]}
-patches of {settings["patch_size"]} x {settings["patch_size"]} from {training["num_images"]} images of {data} (crops of
-BSDS500's train and test images), at the scales {", ".join(map(str, settings["scales"]))}; chosen at step
-{training["best_step"]:,} on {training["num_validation"]} images of {validation}.
-{training["history"]["seconds"] / 60:.0f} minutes on {where["cpu_count"]} CPU cores, shared with other work;
-jax {where["versions"]["jax"]}.
+{_trainings(trainings)}
 
 Licence of the weights: as the library's, Apache-2.0. The photographs they were learned from are for research and
 teaching.
 """
+
+
+def _trainings(trainings: Sequence[dict[str, Any]]) -> str:
+    """What each training was, the later ones with where they started."""
+    return "\n\n".join(_training(training, is_first=index == 0) for index, training in enumerate(trainings))
+
+
+def _training(training: dict[str, Any], is_first: bool) -> str:
+    settings, where = training["settings"], training["environment"]
+    command = {name: value for name, value in training["command"].items() if value is not None}
+    data, validation = (Path(command[name]).name for name in ("data", "validation"))
+    command |= {"data": data, "validation": validation} | ({} if is_first else {"init": "THE_WEIGHTS_BEFORE"})
+    size, minutes = settings["patch_size"], training["history"]["seconds"] / 60
+    return f"""`{command_line("train-regularizer", command, short=True)}`,
+commit {(where["git_commit"] or "unknown")[:12]}: {settings["num_steps"]:,} steps of {settings["batch_size"]} patches of
+{size} x {size} from {training["num_images"]} images of {data} (crops of BSDS500's train and test
+images), at the scales {", ".join(map(str, settings["scales"]))}; chosen at step {training["best_step"]:,} on
+{training["num_validation"]} images of {validation}. {minutes:.0f} minutes on {where["cpu_count"]} CPU cores, shared
+with other work; jax {where["versions"]["jax"]}."""
 
 
 if __name__ == "__main__":
