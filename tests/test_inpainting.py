@@ -31,6 +31,8 @@ TINY = dataclasses.replace(
     num_steps=1,
     width=4,
     flow_steps=10,
+    tuning_steps=6,
+    tuning_batch=8,
     flow_batch=8,
     num_layers=3,
     train_steps=12,
@@ -81,7 +83,7 @@ def test_masks_hide_the_middle_or_random_pixels(photographs):
     assert 0.45 < np.mean(random) < 0.55
     settings = dataclasses.replace(TINY, batch_size=200, random_share=0.25)
     crops = problems.make_problem(TINY, photographs, seed=0).train
-    batches = problems.make_batches(crops, settings, seed=0)
+    batches = problems.make_batches(crops, settings, settings.batch_size, seed=0)
     batch = batches(7)
     is_hole = np.all(batch["mask"] == mask, axis=(1, 2, 3))
     assert 0.6 < np.mean(is_hole) < 0.9
@@ -210,7 +212,7 @@ def test_the_paper_preset_takes_a_training_step_on_a_cpu():
         optax.sgd(settings.dual_rate),
         weight=uj.augmented_weight(settings.penalty),
     )
-    batch = problems.make_batches(crops, settings, seed=0)(0)
+    batch = problems.make_batches(crops, settings, settings.batch_size, seed=0)(0)
     state = trainer.init(networks.make_network(flow, settings), batch, jax.random.key(0))
     state, report = jax.jit(trainer.step, donate_argnums=0)(state, batch)
     assert report.is_finite

@@ -5,7 +5,9 @@ import dataclasses
 import json
 import os
 import signal
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image as PillowImage
@@ -16,6 +18,9 @@ from experiments.denoising.measuring import psnr
 from experiments.reconstruction import settings as reconstruction_settings
 from experiments.reconstruction.tuning import search
 from experiments.train_regularizer import settings, training
+from experiments.train_regularizer.card import card
+
+RESULTS = Path(__file__).parent.parent / "experiments" / "results"
 
 TINY = dataclasses.replace(
     settings.DEFAULTS,
@@ -198,3 +203,20 @@ def test_misuse_is_told_and_writes_nothing(arguments, message, tmp_path, capsys,
     assert cli.main(arguments) == 1
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "trainings"),
+    [("wcrr", ("train-wcrr-seed0", "train-wcrr-seed1", "train-wcrr-seed2")), ("crr", ("train-crr-seed0",))],
+)
+def test_shipped_cards_and_weights_are_those_of_the_committed_runs(name, trainings):
+    evaluation, *others = (
+        json.loads((RESULTS / folder / "metrics.json").read_text(encoding="utf-8"))
+        for folder in (f"evaluate-{name}-bsd68", *trainings)
+    )
+    assert card(name, evaluation, others) == uj.regularizers.model_card(name)
+    shipped, trained = (
+        uj.regularizers.pretrained(name),
+        uj.regularizers.load_ridge(RESULTS / trainings[-1] / "regularizer.npz"),
+    )
+    jax.tree.map(np.testing.assert_array_equal, shipped, trained)

@@ -81,10 +81,13 @@ def _rows(sizes: Sizes, rounds: int) -> list[Row]:
         target = share if name != "none" else ""
         share_row = ratio_row(f"{title}: share of the product rate", compared, "product", name, target)
         rows.append(scaled(share_row, sizes.flop(name) / (2.0 * math.prod(square))))
-        rows.append(ratio_row(f"{title}: as a loop / without one", compared, name, f"{name}, no loop"))
+        target, straight = (plain if name == "none" else constrained), f"{name}, no loop"
+        rows.append(ratio_row(f"{title}: as a loop / without one", compared, name, straight))
         for way in ("eager", "eager, fused Adam", "compiled"):
-            target = (plain if name == "none" else constrained) if way == "eager" else ""
-            rows.append(ratio_row(f"{title}: torch {way} / library", compared, f"torch {way}, {name}", name, target))
+            over, wanted = f"torch {way}, {name}", target if way == "eager" else ""
+            rows.append(ratio_row(f"{title}: torch {way} / library", compared, over, name, wanted))
+        faster = f"{title}: torch eager / library without a loop"
+        rows.append(ratio_row(faster, compared, f"torch eager, {name}", straight, target))
         if name == "distance":
             rows.append(ratio_row(f"{title}: against none", compared, name, "none", "<= 1.3"))
     return rows

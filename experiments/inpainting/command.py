@@ -10,6 +10,7 @@ from flax import nnx
 
 import unroll_jax as uj
 from experiments.config import kept_options
+from experiments.events import read_events, total_seconds
 from experiments.files import CONFIG, METRICS, WORK, default_run_path, run_folder
 from experiments.inpainting import figures, measuring, networks, prior, report
 from experiments.inpainting.networks import VARIANTS
@@ -98,10 +99,12 @@ def _run(command: InpaintingCommand, settings: Settings, folder: Path) -> str:
     problem = make_problem(settings, command.data, command.seed)
     for name in ("solvers", "figures"):
         (folder / name).mkdir(exist_ok=True)
-    flow = prior.train_flow(problem.train, settings, command.seed, folder)
-    uj.export.save_params(folder / "solvers" / "flow.npz", flow)
-    flow_history = networks.read_history(folder / "training" / "flow.jsonl")
+    untuned = prior.train_flow(problem.train, settings, command.seed, folder)
     seconds.save()
+    flow = prior.tune_flow(untuned, problem.train, settings, command.seed, folder)
+    seconds.save()
+    for name, trained in {"flow": untuned, "tuned flow": flow}.items():
+        uj.export.save_params(folder / "solvers" / f"{name}.npz", trained)
 
     tasks = measuring.make_tasks(problem.held_out, settings)
     seen = measuring.make_tasks(problem.train[: settings.num_held_out], settings)["hole"]
@@ -130,7 +133,7 @@ def _run(command: InpaintingCommand, settings: Settings, folder: Path) -> str:
         tasks["hole"],
         found,
         perturbed,
-        prior.samples(flow, settings, command.seed, temperature=0.7),
+        prior.samples(untuned, settings, command.seed, temperature=0.7),
     )
     results = report.Results(
         command=dataclasses.asdict(command),
@@ -138,9 +141,12 @@ def _run(command: InpaintingCommand, settings: Settings, folder: Path) -> str:
         environment=environment(),
         num_images=problem.num_images,
         num_params=sum(leaf.size for leaf in jax.tree.leaves(nnx.state(flow, nnx.Param))),
-        flow_bits=prior.held_out_bits(flow, problem.held_out, settings, command.seed),
+        flow_bits=prior.held_out_bits(untuned, problem.held_out, settings, command.seed),
         gaussian_bits=prior.gaussian_bits(problem.train, problem.held_out, command.seed),
-        flow_seconds=flow_history.seconds,
+        flow_seconds={
+            name: total_seconds(read_events(folder / "training" / f"{name}.jsonl", "train"))
+            for name in ("flow", "tuned flow")
+        },
         networks=found,
         others={
             name: {method: measuring.quality(restore(*task), task) for method, restore in others.items()}

@@ -11,7 +11,7 @@ CONTEXT_CHANNELS = 4  # what is known of the image in three colours, and the mas
 
 _GRAY = 0.45  # the mean of natural images, about
 _CONTRAST = 0.2  # their standard deviation, about
-_LEAST_CONTRAST = 0.01
+_LEAST_CONTRAST = 0.03  # a flat image is taken for one of at least this contrast, or its noise would be large
 
 
 class Given(NamedTuple):

@@ -185,7 +185,7 @@ def train(
         fitted = uj.training.fit(
             trainer,
             make_network(flow, settings),
-            make_batches(crops, settings, seed),
+            make_batches(crops, settings, settings.batch_size, seed),
             num_steps=settings.train_steps,
             key=jax.random.key(seed),
             checkpoints=uj.training.Checkpoints(
@@ -194,6 +194,7 @@ def train(
                 keep=2,
                 config={"settings": vars(settings), "network": variant.name, "seed": seed},
             ),
+            non_finite="skip",  # now and then the latents of a perturbed image overflow
             resume=True,
             callbacks=[uj.training.json_lines(events), uj.training.progress_bar(variant.name)],
         )

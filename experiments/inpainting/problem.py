@@ -98,34 +98,29 @@ def random_masks(settings: Settings, rng: np.random.Generator, num_masks: int) -
     )
 
 
-def make_batches(crops: np.ndarray, settings: Settings, seed: int) -> Callable[[int], Any]:
+def make_batches(crops: np.ndarray, settings: Settings, batch_size: int, seed: int) -> Callable[[int], Any]:
     """Training batches as a function of the step: random crops, mirrored at random, with masks."""
 
     def batches(step: int) -> dict[str, np.ndarray]:
         rng = np.random.default_rng((seed, step))
-        images = to_unit(crops[rng.integers(len(crops), size=settings.batch_size)])
+        images = to_unit(crops[rng.integers(len(crops), size=batch_size)])
         images = mirrored(images, rng)
-        return {"image": images, "mask": _training_masks(settings, rng, settings.batch_size)}
+        masks = np.repeat(hole_mask(settings)[None], batch_size, axis=0)
+        is_random = rng.random(batch_size) < settings.random_share
+        masks[is_random] = random_masks(settings, rng, int(np.sum(is_random)))
+        return {"image": images, "mask": masks}
 
     return batches
 
 
 def make_flow_batches(crops: np.ndarray, settings: Settings, seed: int) -> Callable[[int], Any]:
-    """Batches for the likelihood, of images made continuous: (8-bit intensity + uniform noise) / 256, with masks."""
+    """Batches for the likelihood, of images made continuous: (8-bit intensity + uniform noise) / 256."""
 
-    def batches(step: int) -> dict[str, np.ndarray]:
+    def batches(step: int) -> np.ndarray:
         rng = np.random.default_rng((seed, step))
-        images = mirrored(crops[rng.integers(len(crops), size=settings.flow_batch)], rng)
-        return {"image": dequantized(images, rng), "mask": _training_masks(settings, rng, settings.flow_batch)}
+        return dequantized(mirrored(crops[rng.integers(len(crops), size=settings.flow_batch)], rng), rng)
 
     return batches
-
-
-def _training_masks(settings: Settings, rng: np.random.Generator, num_masks: int) -> np.ndarray:
-    masks = np.repeat(hole_mask(settings)[None], num_masks, axis=0)
-    is_random = rng.random(num_masks) < settings.random_share
-    masks[is_random] = random_masks(settings, rng, int(np.sum(is_random)))
-    return masks
 
 
 def mirrored(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:

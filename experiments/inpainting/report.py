@@ -46,7 +46,7 @@ class Results(NamedTuple):
     num_params: int
     flow_bits: float
     gaussian_bits: float
-    flow_seconds: float
+    flow_seconds: Mapping[str, float]
     networks: Mapping[str, NetworkFindings]
     others: Mapping[str, Mapping[str, Quality]]
     perturbed: Mapping[str, Perturbed]
@@ -79,9 +79,10 @@ def markdown(results: Results, figure_paths: Sequence[Path], folder: Path) -> st
         f"""{settings.num_layers} layers x+ = clip(G^-1(G(x - mu A'(A x - b)) / (1 + strength)), 0, 1), each with a flow
 G of {results.num_params:,} parameters, a step size mu in (0, 2) and a strength per level of its own. G is a flow around
 the smooth fill of the measurement, with which x starts, in the contrast of the known pixels, and is shown both and the
-mask. All flows start as one that was trained by itself ({settings.flow_steps} steps of {settings.flow_batch} crops,
-{results.flow_seconds:.0f} s): for likelihood, half of the crops given nothing and half as measured, and, with the
-weight {settings.mode_weight:g} per dB, for the most probable image given the measurement to be near the truth.
+mask. All flows start as one that was trained by itself: for likelihood, given nothing ({settings.flow_steps} steps of
+{settings.flow_batch} crops, {results.flow_seconds["flow"]:.0f} s), and then for its most probable image given a
+measurement to be near the truth ({settings.tuning_steps} steps of {settings.tuning_batch} crops,
+{results.flow_seconds["tuned flow"]:.0f} s).
 
 Colour crops of {settings.crop_size} x {settings.crop_size} from {results.num_images} images, of which the share
 {settings.held_out_share:g} is held out; a hole of {settings.hole_size} x {settings.hole_size}, and random masks that

@@ -23,11 +23,14 @@ class Settings:
     num_levels: int
     num_steps: int
     width: int
-    # training of the flow by itself
+    # likelihood training of the flow
     flow_steps: int
     flow_batch: int
     flow_rate: float
-    mode_weight: float  # of the PSNR of the most probable image, in dB, beside the bits per dimension
+    # its tuning, for the most probable images given measurements
+    tuning_steps: int
+    tuning_batch: int
+    tuning_rate: float
     # the networks
     num_layers: int
     step_size: float
@@ -68,13 +71,15 @@ SMALL = Settings(
     num_levels=3,
     num_steps=2,
     width=48,
-    flow_steps=1_400,
-    flow_batch=64,
-    flow_rate=4e-3,
-    mode_weight=0.3,
+    flow_steps=400,
+    flow_batch=32,
+    flow_rate=2e-3,
+    tuning_steps=1_800,
+    tuning_batch=64,
+    tuning_rate=5e-3,
     num_layers=5,
     step_size=1.0,
-    strength=0.5,
+    strength=1.5,
     train_steps=400,
     batch_size=16,
     learning_rate=1.5e-3,
@@ -111,6 +116,9 @@ PAPER = dataclasses.replace(
     flow_steps=20_000,
     flow_batch=32,
     flow_rate=1e-4,
+    tuning_steps=5_000,
+    tuning_batch=32,
+    tuning_rate=1e-4,
     train_steps=40_000,
     batch_size=8,
     learning_rate=1e-5,
