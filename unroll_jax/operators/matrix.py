@@ -29,13 +29,12 @@ class Dense:
     def __call__(self, x: Array) -> Array:
         """`matrix @ x`: from `(n,)` to `(m,)`."""
         _check_vector("x", x, self.matrix, axis=1)
-        # on the right, so that under vmap the product comes out with the batch in front
-        return x @ self.matrix.T
+        return self.matrix @ x
 
     def adjoint(self, y: Array) -> Array:
         """The conjugate transpose of the matrix applied to `y`: from `(m,)` to `(n,)`."""
         _check_vector("y", y, self.matrix, axis=0)
-        return y @ self.matrix.conj()
+        return self.matrix.T.conj() @ y
 
     def gram_resolvent(self, x: Array, strength: Array | float) -> Array:
         """(I + strength A* A)^-1 x by a Cholesky factor of the smaller one of A* A and A A*: from `(n,)` to `(n,)`.
