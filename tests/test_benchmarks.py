@@ -2,6 +2,8 @@
 
 import json
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +22,7 @@ from experiments.benchmarks.harness import (
     relative_difference,
     to_numpy,
 )
-from experiments.benchmarks.lasso_problems import make_problems
+from experiments.benchmarks.lasso_problems import loosest, make_problems
 from experiments.benchmarks.rows import Row, rate_row, ratio_row, seconds_row, table
 
 
@@ -277,3 +279,22 @@ def test_case_runs_at_tiny_sizes(name):
     for row in rows:
         assert row.value is None or math.isfinite(row.value)
         assert row.value is not None or row.note.startswith(("not installed", "does not run"))
+
+
+@pytest.mark.parametrize("first", range(12))
+def test_the_loosest_setting_is_the_first_that_reaches_the_gap(first):
+    tried = []
+
+    def make(choice):
+        tried.append(choice)
+        return lambda: choice
+
+    judged: Any = SimpleNamespace(gap=lambda choice: 0.0 if choice >= first else 1.0)
+    assert loosest(judged, make, range(12))() == first
+    assert len(tried) == len(set(tried)) <= 9
+
+
+def test_no_setting_at_all_is_told():
+    judged: Any = SimpleNamespace(gap=lambda choice: 1.0)
+    with pytest.raises(ValueError, match="no setting up to 4 reaches"):
+        loosest(judged, lambda choice: lambda: choice, range(5))

@@ -14,7 +14,7 @@ from experiments.benchmarks.lasso_problems import Problems, batch_of, gap_side, 
 
 TOLERANCES = [10 ** (-half / 2) for half in range(2, 17)]
 COUNTS = [round(10 * 1.25**power) for power in range(30)]
-NUM_LOOPED = 4
+NUM_LOOPED = 2
 """Problems of a loop that compiles anew for each, so that it ends."""
 
 

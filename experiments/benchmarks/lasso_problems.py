@@ -70,12 +70,25 @@ def gap_side(problems: Problems, run: Callable[[], Any], num: int) -> Side:
 
 
 def loosest(problems: Problems, make: Callable[[Any], Callable[[], Any]], choices: Sequence[Any]) -> Callable[[], Any]:
-    """What `make` makes of the first of the choices, from cheap to dear, that reaches the duality gap."""
-    for choice in choices:
-        run = make(choice)
-        if problems.gap(run()) <= GAP:
-            return run
-    raise ValueError(f"no setting up to {choices[-1]} reaches the duality gap")
+    """What `make` makes of the first of the choices, from cheap to dear, that reaches the duality gap.
+
+    By steps that double, and then halves between the last that fails and the first that does not.
+    """
+    runs = {}
+
+    def reaches(index: int) -> bool:
+        runs[index] = make(choices[index])
+        return problems.gap(runs[index]()) <= GAP
+
+    failing, index, stride = -1, 0, 1
+    while not reaches(index):
+        failing, index, stride = index, min(index + stride, len(choices) - 1), 2 * stride
+        if failing == index:
+            raise ValueError(f"no setting up to {choices[-1]} reaches the duality gap")
+    while index - failing > 1:
+        middle = (failing + index) // 2
+        failing, index = (failing, middle) if reaches(middle) else (middle, index)
+    return runs[index]
 
 
 def batch_of(problems: Problems) -> tuple[int | None, tuple[jax.Array, jax.Array, jax.Array]]:
