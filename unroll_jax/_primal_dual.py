@@ -14,8 +14,8 @@ import optax
 from flax import nnx
 
 from unroll_jax._checks import check_key, check_non_negative
-from unroll_jax._tree import strong_type, tree_largest, tree_norm
-from unroll_jax._types import Array, PyTree
+from unroll_jax._tree import strong_type, tree_is_finite, tree_largest, tree_norm
+from unroll_jax._types import Array
 
 Terms: TypeAlias = Callable[[Any, Any, Array], tuple[Array, dict[str, Array]]]
 """`(model, batch, key) -> (loss (), {name: violation (num_layers,)})`."""
@@ -213,7 +213,7 @@ def primal_dual(
             multipliers=multipliers,
             gradient_norm=gradient_norm,
             # of the parameters, as the updates are nowhere kept whole
-            is_finite=_all_finite((loss, violation, gradient_norm, tree_largest(params))),
+            is_finite=tree_is_finite((loss, violation, gradient_norm, tree_largest(params))),
         )
         model = nnx.merge(graph, params, rest)
         return PrimalDualState(model, multipliers, primal_state, dual_state, key, state.step + 1), report
@@ -249,10 +249,6 @@ def _ascend(
     updates, state = optimizer.update(descent, state, multipliers)
     moved = optax.apply_updates(multipliers, updates)
     return optax.projections.projection_non_negative(moved), state
-
-
-def _all_finite(tree: PyTree) -> Array:
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
 
 
 def _check_optimizer(name: str, optimizer: Any, example: str) -> None:

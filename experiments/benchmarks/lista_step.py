@@ -123,11 +123,16 @@ def library_step(
 ) -> Callable[[], Any]:
     """A function that makes the next training step and returns the loss and the violations."""
     trainer, state, batch = make_trainer(sizes, data, constraint, layers_per_iteration)
-    step = jax.jit(trainer.step, donate_argnums=0)
+    return stepping(trainer.step, state, batch)
+
+
+def stepping(step: Callable[[Any, Any], tuple[Any, uj.Report]], state: Any, batch: Any) -> Callable[[], Any]:
+    """A function that makes the next step, compiled and with its state donated, and returns loss and violations."""
+    compiled = jax.jit(step, donate_argnums=0)
 
     def run() -> tuple[jax.Array, list[jax.Array]]:
         nonlocal state
-        state, report = step(state, batch)
+        state, report = compiled(state, batch)
         return report.loss, list(report.violation.values())
 
     return run

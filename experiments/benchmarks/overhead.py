@@ -13,7 +13,15 @@ import numpy as np
 
 import unroll_jax as uj
 from experiments.benchmarks.harness import Side, compare
-from experiments.benchmarks.lista_step import SETTINGS, TINY, library_step, make_data, make_params, make_trainer
+from experiments.benchmarks.lista_step import (
+    SETTINGS,
+    TINY,
+    library_step,
+    make_data,
+    make_params,
+    make_trainer,
+    stepping,
+)
 from experiments.benchmarks.lista_torch import torch_step
 from experiments.benchmarks.rows import Row, ratio_row, seconds_row
 
@@ -93,14 +101,7 @@ def _floor(data: Mapping[str, np.ndarray]) -> Callable[[], Any]:
 def _many_steps(data: Mapping[str, np.ndarray]) -> Callable[[], Any]:
     trainer, state, batch = make_trainer(SMALL, data, "distance")
     batches = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (MANY, *leaf.shape)), batch)
-    steps = jax.jit(trainer.steps, donate_argnums=0)
-
-    def run() -> jax.Array:
-        nonlocal state
-        state, report = steps(state, batches)
-        return report.loss
-
-    return run
+    return stepping(trainer.steps, state, batches)
 
 
 def _small_solve(data: Mapping[str, np.ndarray]) -> Callable[[], Any]:

@@ -1,5 +1,6 @@
 """How costs grow: with depth, batch and image size; what remat, trajectories and certificates cost."""
 
+import functools
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -7,10 +8,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
+import numpy as np
 
 import unroll_jax as uj
 from experiments.benchmarks.harness import Side, compare
+from experiments.benchmarks.lista_step import Sizes, make_data, make_params, make_trainer, stepping
 from experiments.benchmarks.rows import Row, ratio_row, seconds_row
 from unroll_jax.regularizers import prepare_ridge, ridge_gradient, ridge_params
 
@@ -21,8 +23,6 @@ NOTE = (
 
 NUM_PIXELS, NUM_ATOMS, BATCH_SIZE = 256, 307, 512
 DEPTHS, BATCHES, SIDES = (4, 16, 64, 256), (1, 8, 64, 512, 4096), (64, 128, 256, 512)
-
-LISTA = uj.algorithms.lista()
 
 
 def measure(quick: bool) -> list[Row]:
@@ -122,8 +122,10 @@ def memory(num_layers: int, shape: tuple[int, int]) -> list[Row]:
 
 def outputs(sizes: tuple[int, int, int], rounds: int) -> list[Row]:
     """What a trajectory costs beside the last estimate, and a certificate beside the values that it judges."""
-    operator, batch = _problem(sizes)
-    network = _network(10, operator)
+    data = _data(Sizes(*sizes, 10))
+    operator = uj.operators.Dense(jnp.asarray(data["matrix"]))
+    batch = {name: jnp.asarray(data[name]) for name in ("x", "y")}
+    network = uj.unroll(uj.algorithms.lista(), 10, make_params(data))
     distance = uj.constraints.distance_to(lambda example: example["y"])
     problem = lambda x: uj.objectives.LeastSquares(operator, x)
     trajectory = lambda x: network.trajectory(problem(x), record=lambda state: state.x)
@@ -169,36 +171,16 @@ def _lowered(num_layers: int, sizes: tuple[int, int, int]) -> Any:
 
 def _training(num_layers: int, sizes: tuple[int, int, int]) -> Callable[[], Any]:
     trainer, state, batch = _trainer(num_layers, sizes)
-    step = jax.jit(trainer.step, donate_argnums=0)
-
-    def run() -> jax.Array:
-        nonlocal state
-        state, report = step(state, batch)
-        return report.loss
-
-    return run
+    return stepping(trainer.step, state, batch)
 
 
-def _trainer(num_layers: int, sizes: tuple[int, int, int]) -> tuple[uj.PrimalDual, Any, dict[str, jax.Array]]:
-    operator, batch = _problem(sizes)
-
-    def terms(model: uj.Unrolled, batch: Mapping[str, jax.Array], key: jax.Array) -> Any:
-        del key
-        codes = jax.vmap(lambda x: model(uj.objectives.LeastSquares(operator, x)).x)(batch["x"])
-        return jnp.mean(jnp.sum((codes - batch["y"]) ** 2, axis=-1)), {}
-
-    trainer = uj.primal_dual(terms, optax.adam(1e-3), optax.sgd(1e-1))
-    return trainer, trainer.init(_network(num_layers, operator), batch, jax.random.key(0)), batch
+def _trainer(
+    num_layers: int, sizes: tuple[int, int, int]
+) -> tuple[uj.PrimalDual, uj.PrimalDualState, dict[str, jax.Array]]:
+    wanted = Sizes(*sizes, num_layers)
+    return make_trainer(wanted, _data(wanted), "none")
 
 
-def _network(num_layers: int, operator: uj.operators.Dense) -> uj.Unrolled:
-    return uj.unroll(LISTA, num_layers, uj.algorithms.lista_params(operator, l1_weight=0.1))
-
-
-def _problem(sizes: tuple[int, int, int]) -> tuple[uj.operators.Dense, dict[str, jax.Array]]:
-    num_pixels, num_atoms, batch_size = sizes
-    keys = jax.random.split(jax.random.key(0), 3)
-    matrix = jax.random.normal(keys[0], (num_pixels, num_atoms))
-    operator = uj.operators.Dense(matrix / jnp.linalg.norm(matrix, axis=0, keepdims=True))
-    x = jax.random.normal(keys[1], (batch_size, num_pixels))
-    return operator, {"x": x, "y": jax.random.normal(keys[2], (batch_size, num_atoms))}
+@functools.cache
+def _data(sizes: Sizes) -> dict[str, np.ndarray]:
+    return make_data(sizes)

@@ -14,6 +14,7 @@ import unroll_jax as uj
 from experiments.events import read_events, total_seconds
 from experiments.files import WORK
 from experiments.inpainting.conditioning import error_decibels, given_measured
+from experiments.inpainting.optimizer import cosine_adam
 from experiments.inpainting.problem import make_batches
 from experiments.inpainting.settings import Settings
 from unroll_jax.flows import (
@@ -204,18 +205,9 @@ def train(
 
 
 def make_optimizer(settings: Settings) -> optax.GradientTransformation:
-    """Adam with clipped gradients and a cosine schedule."""
-    return optax.chain(
-        optax.clip_by_global_norm(settings.gradient_clip),
-        optax.adam(
-            optax.warmup_cosine_decay_schedule(
-                init_value=0.0,
-                peak_value=settings.learning_rate,
-                warmup_steps=min(50, settings.train_steps // 10),
-                decay_steps=settings.train_steps,
-                end_value=settings.learning_rate / 50,
-            )
-        ),
+    """That of the networks."""
+    return cosine_adam(
+        settings.learning_rate, settings.train_steps, gradient_clip=settings.gradient_clip, last_share=1 / 50
     )
 
 

@@ -20,6 +20,7 @@ from experiments.inpainting.conditioning import (
     given_measured,
     given_nothing,
 )
+from experiments.inpainting.optimizer import cosine_adam
 from experiments.inpainting.problem import dequantized, make_batches, make_flow_batches
 from experiments.inpainting.settings import Settings
 from unroll_jax.flows import Glow, glow_preset, inpainting
@@ -65,7 +66,7 @@ def train_flow(crops: np.ndarray, settings: Settings, seed: int, run: Path) -> G
         del key
         return bits_per_dimension(flow, batch)
 
-    optimizer = _adam(settings.flow_rate, settings.flow_steps, gradient_clip=1.0)
+    optimizer = cosine_adam(settings.flow_rate, settings.flow_steps, gradient_clip=1.0, last_share=1 / 100)
     batches = make_flow_batches(crops, settings, seed)
     return _fit("flow", make_flow(settings, crops, seed), loss, optimizer, batches, settings.flow_steps, settings, run)
 
@@ -87,15 +88,9 @@ def tune_flow(flow: Glow, crops: np.ndarray, settings: Settings, seed: int, run:
         del key
         return jnp.mean(jax.vmap(decibels, in_axes=(None, 0, 0))(flow, batch["image"], batch["mask"]))
 
-    optimizer = _adam(settings.tuning_rate, settings.tuning_steps, gradient_clip=10.0)
+    optimizer = cosine_adam(settings.tuning_rate, settings.tuning_steps, gradient_clip=10.0, last_share=1 / 100)
     batches = make_batches(crops, settings, settings.tuning_batch, seed)
     return _fit("tuned flow", flow, loss, optimizer, batches, settings.tuning_steps, settings, run)
-
-
-def _adam(rate: float, num_steps: int, gradient_clip: float) -> optax.GradientTransformation:
-    warmup = min(50, num_steps // 10)
-    schedule = optax.warmup_cosine_decay_schedule(0.0, rate, warmup, num_steps, end_value=rate / 100)
-    return optax.chain(optax.clip_by_global_norm(gradient_clip), optax.adam(schedule))
 
 
 def _fit(
