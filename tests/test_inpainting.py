@@ -33,6 +33,7 @@ TINY = dataclasses.replace(
     flow_steps=10,
     tuning_steps=6,
     tuning_batch=8,
+    tuning_likelihoods=3,
     flow_batch=8,
     num_layers=3,
     train_steps=12,

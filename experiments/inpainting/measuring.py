@@ -9,7 +9,7 @@ import numpy as np
 import unroll_jax as uj
 from experiments.inpainting import classical, networks
 from experiments.inpainting.conditioning import given_measured
-from experiments.inpainting.problem import hole_mask, random_masks, to_unit
+from experiments.inpainting.problem import hole_mask, perturbation, random_masks, to_unit
 from experiments.inpainting.settings import Settings
 from unroll_jax.flows import Glow, inpainting
 
@@ -193,4 +193,4 @@ def _modes(flow: Glow, images: jax.Array, masks: jax.Array) -> jax.Array:
 
 _run = jax.jit(networks.run)
 _last = jax.jit(lambda network, images, masks: networks.run(network, images, masks).x[:, -1])
-_perturbations = jax.jit(jax.vmap(networks.perturbation, in_axes=(0, 0, None)))
+_perturbations = jax.jit(jax.vmap(perturbation, in_axes=(0, 0, None)))

@@ -15,7 +15,7 @@ from experiments.events import read_events, total_seconds
 from experiments.files import WORK
 from experiments.inpainting.conditioning import error_decibels, given_measured
 from experiments.inpainting.optimizer import cosine_adam
-from experiments.inpainting.problem import make_batches
+from experiments.inpainting.problem import make_batches, perturbation
 from experiments.inpainting.settings import Settings
 from unroll_jax.flows import (
     Glow,
@@ -113,12 +113,6 @@ def run_perturbed(network: uj.Unrolled, images: jax.Array, masks: jax.Array, key
         )
 
     return jax.vmap(run_one)(images, masks, jax.random.split(key, len(images)))
-
-
-def perturbation(key: jax.Array, like: jax.Array, norm: jax.Array | float) -> jax.Array:
-    """Noise of a given norm in a random direction, in the shape of `like`."""
-    noise = jax.random.normal(key, like.shape, like.dtype)
-    return norm * noise / jnp.linalg.norm(noise)
 
 
 def make_terms(settings: Settings, variant: Variant) -> Callable[..., Any]:

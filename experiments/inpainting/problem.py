@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments import data
@@ -96,6 +98,12 @@ def random_masks(settings: Settings, rng: np.random.Generator, num_masks: int) -
     return (rng.random((num_masks, settings.crop_size, settings.crop_size, 1)) >= settings.hidden_share).astype(
         np.float32
     )
+
+
+def perturbation(key: jax.Array, like: jax.Array, norm: jax.Array | float) -> jax.Array:
+    """Noise of a given norm in a random direction, in the shape of `like`."""
+    noise = jax.random.normal(key, like.shape, like.dtype)
+    return norm * noise / jnp.linalg.norm(noise)
 
 
 def make_batches(crops: np.ndarray, settings: Settings, batch_size: int, seed: int) -> Callable[[int], Any]:

@@ -31,6 +31,8 @@ class Settings:
     tuning_steps: int
     tuning_batch: int
     tuning_rate: float
+    tuning_likelihoods: int  # examples of each batch whose likelihood given the measurement counts too
+    bits_weight: float  # of that likelihood, in dB for a bit per dimension
     # the networks
     num_layers: int
     step_size: float
@@ -47,7 +49,7 @@ class Settings:
     penalty: float
     train_rate: float  # what training asks for; a little more than `rate`, which is what counts
     layer_noise: float  # norm of the noise between the layers of the constrained network
-    input_noise: float  # largest norm of the noise on its measurements
+    input_noise: float  # norm of the noise on measurements in training, the largest of the constrained network
     remat: bool  # whether layers are computed again in the backward pass
     checkpoint_every: int
     # evaluation
@@ -77,6 +79,8 @@ SMALL = Settings(
     tuning_steps=1_800,
     tuning_batch=64,
     tuning_rate=5e-3,
+    tuning_likelihoods=16,
+    bits_weight=0.2,
     num_layers=5,
     step_size=1.0,
     strength=1.5,
