@@ -16,18 +16,17 @@ from experiments.sparse_recovery import SparseRecoveryCommand
 from experiments.spline_fit import SplineFitCommand
 from experiments.train_regularizer import TrainRegularizerCommand
 
-COMMANDS = {
-    "sparse-coding": SparseCodingCommand,
-    "sparse-recovery": SparseRecoveryCommand,
-    "spline-fit": SplineFitCommand,
-    "lipschitz-denoiser": LipschitzDenoiserCommand,
-    "inpainting": InpaintingCommand,
-    "train-regularizer": TrainRegularizerCommand,
-    "denoise": DenoiseCommand,
-    "evaluate-denoiser": EvaluateDenoiserCommand,
-    "reconstruct": ReconstructCommand,
-    "report": ReportCommand,
-}
+_RUN_COMMANDS = (
+    SparseCodingCommand,
+    SparseRecoveryCommand,
+    SplineFitCommand,
+    LipschitzDenoiserCommand,
+    InpaintingCommand,
+    TrainRegularizerCommand,
+    EvaluateDenoiserCommand,
+    ReconstructCommand,
+)
+COMMANDS = {command.NAME: command for command in _RUN_COMMANDS} | {"denoise": DenoiseCommand, "report": ReportCommand}
 
 # what the user can mend: told in one line, without a traceback
 _USER_ERRORS = (ValueError, ModuleNotFoundError, OSError, FloatingPointError)

@@ -44,11 +44,13 @@ def expand(arguments: Sequence[str], commands: Mapping[str, type]) -> list[str]:
 def kept_options(command: Any) -> dict[str, Any]:
     """The options of a command that decide what it computes, with paths that hold from any folder."""
     options = {field.name: getattr(command, field.name) for field in dataclasses.fields(command)}
-    return {
-        name: str(value.resolve()) if isinstance(value, Path) else value
-        for name, value in options.items()
-        if name not in _NOT_KEPT
-    }
+    return {name: _kept(value) for name, value in options.items() if name not in _NOT_KEPT}
+
+
+def _kept(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_kept(each) for each in value]
+    return str(value.resolve()) if isinstance(value, Path) else value
 
 
 def _value_of(option: str, options: Sequence[str]) -> str | None:

@@ -80,8 +80,7 @@ class DenoiseCommand:
         noisy = np.asarray(noisy_version(pixels, self.sigma, self.seed, 0)) if self.add_noise else pixels
         out = self.out or default_run_path("denoise")
         with run_folder(out) as folder:
-            options = kept_options(self) | {"image": str(self.image), "clean": self.clean and str(self.clean)}
-            write_json(folder / CONFIG, {"experiment": "denoise", "command": options})
+            write_json(folder / CONFIG, {"experiment": "denoise", "command": kept_options(self)})
             table = self._denoise(noisy, clean, folder)
         print(f"{table.with_note()}\n\nWritten to {out}: denoised.png, report.md, metrics.json, figures/.")
 

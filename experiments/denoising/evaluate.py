@@ -12,25 +12,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.config import kept_options
 from experiments.data import Image, load_images
 from experiments.denoising.measuring import psnr, ssim
 from experiments.denoising.weights import load_weights, noisy_version
-from experiments.files import CONFIG, METRICS, WORK, default_run_path, run_folder
+from experiments.files import METRICS, WORK
 from experiments.report import Table, environment, write_json
+from experiments.run_command import RunCommand
 from unroll_jax.regularizers import RidgeParams, ridge_denoise
 
 _COLUMNS = ["image", "sigma", "noisy_psnr", "psnr", "ssim", "num_steps", "converged", "seconds"]
 
 
-@dataclasses.dataclass(frozen=True)
-class EvaluateDenoiserCommand:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateDenoiserCommand(RunCommand):
     """Denoise every image of a folder, with noise added, and tell PSNR and SSIM of each in a CSV.
 
     Examples: `python -m experiments evaluate-denoiser --data bsd68/`, 20 minutes on 2 cores;
     `python -m experiments evaluate-denoiser --data bsd68/ --sigma 25 --limit 10`;
     `python -m experiments evaluate-denoiser --resume runs/evaluate-denoiser-20260101-120000`, after Ctrl-C or worse.
     """
+
+    NAME = "evaluate-denoiser"
+    FILES = "images.csv, report.md, metrics.json, config.json"
 
     data: Path | None = None
     """A folder or a zip of clean images. Default: the photographs that come with scikit-image."""
@@ -53,17 +56,8 @@ class EvaluateDenoiserCommand:
     seed: int = 0
     """Decides the noise: the key of an image is fold_in(fold_in(key(seed), its index), 100 sigma)."""
 
-    out: Path | None = None
-    """The run folder to make; it must not exist. Default: runs/evaluate-denoiser-DATE-TIME."""
-
-    config: Path | None = None
-    """A TOML or JSON file of these options by name, or a run's config.json; options given beside it come first."""
-
-    resume: Path | None = None
-    """The folder of a run that was stopped, to go on with; all other options are taken from it."""
-
-    def run(self) -> None:
-        """Evaluate and write the folder.
+    def settings(self) -> None:
+        """There are none beside the options.
 
         Raises:
             ValueError: for numbers that make no run.
@@ -72,16 +66,15 @@ class EvaluateDenoiserCommand:
             raise ValueError(f"`--sigma` must be one positive number or more, got {self.sigma}.")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"`--limit` must be at least 1, got {self.limit}.")
+
+    def run_in(self, folder: Path, settings: None) -> str:
+        """Evaluate and write the folder."""
         params = load_weights(self.weights)
         images = load_images(self.data)[: self.limit]
-        out = self.resume or self.out or default_run_path("evaluate-denoiser")
-        with run_folder(out, is_resumed=self.resume is not None) as folder:
-            if self.resume is None:
-                write_json(folder / CONFIG, {"experiment": "evaluate-denoiser", "command": kept_options(self)})
-            rows = _evaluate(self, params, images, folder / WORK / "rows.jsonl")
-            table = _table(rows, self)
-            _write(folder, rows, table, self)
-        print(f"{table.with_note()}\n\nWritten to {out}: images.csv, report.md, metrics.json.")
+        rows = _evaluate(self, params, images, folder / WORK / "rows.jsonl")
+        table = _table(rows, self)
+        _write(folder, rows, table, self)
+        return table.with_note()
 
 
 def _evaluate(

@@ -9,18 +9,18 @@ import jax
 from flax import nnx
 
 import unroll_jax as uj
-from experiments.config import kept_options
 from experiments.events import read_events, total_seconds
-from experiments.files import CONFIG, METRICS, WORK, default_run_path, run_folder
+from experiments.files import METRICS, WORK
 from experiments.inpainting import figures, measuring, networks, prior, report
 from experiments.inpainting.networks import VARIANTS
 from experiments.inpainting.problem import make_problem
 from experiments.inpainting.settings import PRESETS, Preset, Settings
 from experiments.report import environment, write_json
+from experiments.run_command import RunCommand
 
 
-@dataclasses.dataclass(frozen=True)
-class InpaintingCommand:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InpaintingCommand(RunCommand):
     """Fill in holes of images by an unrolled network with a normalizing flow in every layer, trained to descend.
 
     Trains a Glow for likelihood, then GLOW-Prox networks that start from it, plainly and under descent constraints, and
@@ -32,14 +32,14 @@ class InpaintingCommand:
     `python -m experiments inpainting --resume runs/inpainting-20260101-120000`, after Ctrl-C or worse.
     """
 
+    NAME = "inpainting"
+    FILES = "report.md, metrics.json, config.json, figures/, solvers/, training/"
+
     preset: Preset = "small"
     """small: crops of 32 x 32, for 2 cores. paper: 64 x 64, the sizes of arXiv 2312.15788, for a GPU."""
 
     data: Path | None = None
     """A folder of colour images. Default: the colour photographs that come with scikit-image."""
-
-    out: Path | None = None
-    """The run folder to make; it must not exist. Default: runs/inpainting-DATE-TIME."""
 
     seed: int = 0
     """Decides the split of the images, the crops, the flow's start, the batches and the noise."""
@@ -53,111 +53,85 @@ class InpaintingCommand:
     num_held_out: int | None = None
     """Held-out crops, in place of the preset's."""
 
-    config: Path | None = None
-    """A TOML or JSON file of these options by name, or a run's config.json; options given beside it come first."""
-
-    resume: Path | None = None
-    """The folder of a run that was stopped, to go on with; all other options are taken from it."""
-
     def settings(self) -> Settings:
         """The preset with what was set by hand.
 
         Raises:
             ValueError: for numbers that make no run.
         """
-        if self.seed < 0:
-            raise ValueError(f"`--seed` must be non-negative, got {self.seed}.")
         if self.preset not in PRESETS:
             raise ValueError(f"`--preset` must be one of {', '.join(PRESETS)}, got {self.preset!r}.")
-        overrides = {}
-        for name in ("flow_steps", "train_steps", "num_held_out"):
-            value = getattr(self, name)
-            if value is not None:
-                if not value > 0:
-                    raise ValueError(f"`--{name.replace('_', '-')}` must be positive, got {value}.")
-                overrides[name] = value
+        overrides = self.positive_options(("flow_steps", "train_steps", "num_held_out"))
         settings = dataclasses.replace(PRESETS[self.preset], **overrides)
         if settings.num_held_out < 2:
             raise ValueError(f"`--num-held-out` must be at least 2 for a certificate, got {settings.num_held_out}.")
         return settings
 
-    def run(self) -> None:
+    def run_in(self, folder: Path, settings: Settings) -> str:
         """Run the experiment and write its folder."""
-        settings = self.settings()
-        out = self.resume or self.out or default_run_path("inpainting")
-        with run_folder(out, is_resumed=self.resume is not None) as folder:
-            if self.resume is None:
-                resolved = {"experiment": "inpainting", "command": kept_options(self), "settings": vars(settings)}
-                write_json(folder / CONFIG, resolved)
-            report_text = _run(self, settings, folder)
-        print(report_text)
-        print(f"\nWritten to {out}: report.md, metrics.json, config.json, figures/, solvers/, training/.")
-
-
-def _run(command: InpaintingCommand, settings: Settings, folder: Path) -> str:
-    seconds = _Seconds(folder / WORK / "seconds.json")
-    problem = make_problem(settings, command.data, command.seed)
-    for name in ("solvers", "figures"):
-        (folder / name).mkdir(exist_ok=True)
-    untuned = prior.train_flow(problem.train, settings, command.seed, folder)
-    seconds.save()
-    flow = prior.tune_flow(untuned, problem.train, settings, command.seed, folder)
-    seconds.save()
-    for name, trained in {"flow": untuned, "tuned flow": flow}.items():
-        uj.export.save_params(folder / "solvers" / f"{name}.npz", trained)
-
-    tasks = measuring.make_tasks(problem.held_out, settings)
-    seen = measuring.make_tasks(problem.train[: settings.num_held_out], settings)["hole"]
-    others = measuring.classical_methods(settings) | {"one flow": measuring.restore_by_flow(flow)}
-    found, restores = {}, {"total variation": others["total variation"]}
-    for variant in VARIANTS:
-        network, history = networks.train(flow, problem.train, settings, variant, command.seed, folder)
+        seconds = _Seconds(folder / WORK / "seconds.json")
+        problem = make_problem(settings, self.data, self.seed)
+        for name in ("solvers", "figures"):
+            (folder / name).mkdir(exist_ok=True)
+        untuned = prior.train_flow(problem.train, settings, self.seed, folder)
         seconds.save()
-        uj.export.save_params(folder / "solvers" / f"{variant.name}.npz", network.params)
-        on_tasks = {name: measuring.measure_network(network, task, settings) for name, task in tasks.items()}
-        bounds = measuring.largest_measures(network, seen, settings)
-        found[variant.name] = report.NetworkFindings(
-            tasks=on_tasks,
-            certificates=measuring.certificates(on_tasks["hole"].measures, bounds, settings),
-            history=history,
+        flow = prior.tune_flow(untuned, problem.train, settings, self.seed, folder)
+        seconds.save()
+        for name, trained in {"flow": untuned, "tuned flow": flow}.items():
+            uj.export.save_params(folder / "solvers" / f"{name}.npz", trained)
+
+        tasks = measuring.make_tasks(problem.held_out, settings)
+        seen = measuring.make_tasks(problem.train[: settings.num_held_out], settings)["hole"]
+        others = measuring.classical_methods(settings) | {"one flow": measuring.restore_by_flow(flow)}
+        found, restores = {}, {"total variation": others["total variation"]}
+        for variant in VARIANTS:
+            network, history = networks.train(flow, problem.train, settings, variant, self.seed, folder)
+            seconds.save()
+            uj.export.save_params(folder / "solvers" / f"{variant.name}.npz", network.params)
+            on_tasks = {name: measuring.measure_network(network, task, settings) for name, task in tasks.items()}
+            bounds = measuring.largest_measures(network, seen, settings)
+            found[variant.name] = report.NetworkFindings(
+                tasks=on_tasks,
+                certificates=measuring.certificates(on_tasks["hole"].measures, bounds, settings),
+                history=history,
+            )
+            restores[variant.name] = measuring.restore_by(network)
+            seconds.save()
+
+        perturbed = {
+            name: measuring.measure_perturbed(restore, tasks["hole"], settings) for name, restore in restores.items()
+        }
+        figure_paths = figures.draw_all(
+            folder / "figures",
+            settings,
+            tasks["hole"],
+            found,
+            perturbed,
+            prior.samples(untuned, settings, self.seed, temperature=0.7),
         )
-        restores[variant.name] = measuring.restore_by(network)
-        seconds.save()
-
-    perturbed = {
-        name: measuring.measure_perturbed(restore, tasks["hole"], settings) for name, restore in restores.items()
-    }
-    figure_paths = figures.draw_all(
-        folder / "figures",
-        settings,
-        tasks["hole"],
-        found,
-        perturbed,
-        prior.samples(untuned, settings, command.seed, temperature=0.7),
-    )
-    results = report.Results(
-        command=dataclasses.asdict(command),
-        settings=settings,
-        environment=environment(),
-        num_images=problem.num_images,
-        num_params=sum(leaf.size for leaf in jax.tree.leaves(nnx.state(flow, nnx.Param))),
-        flow_bits=prior.held_out_bits(untuned, problem.held_out, settings, command.seed),
-        gaussian_bits=prior.gaussian_bits(problem.train, problem.held_out, command.seed),
-        flow_seconds={
-            name: total_seconds(read_events(folder / "training" / f"{name}.jsonl", "train"))
-            for name in ("flow", "tuned flow")
-        },
-        networks=found,
-        others={
-            name: {method: measuring.quality(restore(*task), task) for method, restore in others.items()}
-            for name, task in tasks.items()
-        },
-        perturbed=perturbed,
-        total_seconds=seconds.save(),
-    )
-    (folder / "report.md").write_text(report.markdown(results, figure_paths, folder), encoding="utf-8")
-    write_json(folder / METRICS, report.metrics(results, figure_paths, folder))
-    return report.summary(results)
+        results = report.Results(
+            command=dataclasses.asdict(self),
+            settings=settings,
+            environment=environment(),
+            num_images=problem.num_images,
+            num_params=sum(leaf.size for leaf in jax.tree.leaves(nnx.state(flow, nnx.Param))),
+            flow_bits=prior.held_out_bits(untuned, problem.held_out, settings, self.seed),
+            gaussian_bits=prior.gaussian_bits(problem.train, problem.held_out, self.seed),
+            flow_seconds={
+                name: total_seconds(read_events(folder / "training" / f"{name}.jsonl", "train"))
+                for name in ("flow", "tuned flow")
+            },
+            networks=found,
+            others={
+                name: {method: measuring.quality(restore(*task), task) for method, restore in others.items()}
+                for name, task in tasks.items()
+            },
+            perturbed=perturbed,
+            total_seconds=seconds.save(),
+        )
+        (folder / "report.md").write_text(report.markdown(results, figure_paths, folder), encoding="utf-8")
+        write_json(folder / METRICS, report.metrics(results, figure_paths, folder))
+        return report.summary(results)
 
 
 class _Seconds:

@@ -9,19 +9,19 @@ import numpy as np
 from flax import nnx
 
 import unroll_jax as uj
-from experiments.config import kept_options
 from experiments.data import Image
-from experiments.files import CONFIG, METRICS, default_run_path, run_folder
+from experiments.files import METRICS
 from experiments.lipschitz_denoiser import blocks, figures, measuring, networks, report, restoration
 from experiments.lipschitz_denoiser import settings as all_settings
 from experiments.lipschitz_denoiser.networks import VARIANTS, Variant
 from experiments.lipschitz_denoiser.problem import Problem, make_problem
 from experiments.lipschitz_denoiser.settings import Settings
 from experiments.report import environment, write_json
+from experiments.run_command import RunCommand
 
 
-@dataclasses.dataclass(frozen=True)
-class LipschitzDenoiserCommand:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LipschitzDenoiserCommand(RunCommand):
     """Train a denoiser that is 1-Lipschitz by construction, with splines, and use it as a prior.
 
     Trains a chain of averaged blocks with learned splines, the same with ReLU, and the same with splines but without
@@ -33,15 +33,15 @@ class LipschitzDenoiserCommand:
     `python -m experiments lipschitz-denoiser --resume runs/lipschitz-denoiser-20260101-120000`, after Ctrl-C or worse.
     """
 
+    NAME = "lipschitz-denoiser"
+    FILES = "report.md, metrics.json, config.json, figures/, solvers/, training/"
+
     data: Path | None = None
     """A folder or a zip of images to learn from. Default: the photographs that come with scikit-image."""
 
     test_data: tuple[Path, ...] = ()
     """Folders or zips of images to test on, each its own column; of the first one, the first image is deblurred.
     Default: a share of the images of --data, which are held out of training."""
-
-    out: Path | None = None
-    """The run folder to make; it must not exist. Default: runs/lipschitz-denoiser-DATE-TIME."""
 
     seed: int = 0
     """Decides the split of the images, the patches, the batches and the noise."""
@@ -58,87 +58,62 @@ class LipschitzDenoiserCommand:
     num_filters: int | None = None
     """Filters of each block, in place of 24."""
 
-    config: Path | None = None
-    """A TOML or JSON file of these options by name, or a run's config.json; options given beside it come first."""
-
-    resume: Path | None = None
-    """The folder of a run that was stopped, to go on with; all other options are taken from it."""
-
     def settings(self) -> Settings:
         """The default settings with what was set by hand.
 
         Raises:
             ValueError: for numbers that make no run.
         """
-        if self.seed < 0:
-            raise ValueError(f"`--seed` must be non-negative, got {self.seed}.")
-        overrides = {}
-        for name in ("sigma", "num_steps", "num_blocks", "num_filters"):
-            value = getattr(self, name)
-            if value is not None:
-                if not value > 0:
-                    raise ValueError(f"`--{name.replace('_', '-')}` must be positive, got {value}.")
-                overrides[name] = value
+        overrides = self.positive_options(("sigma", "num_steps", "num_blocks", "num_filters"))
         settings = dataclasses.replace(all_settings.DEFAULTS, **overrides)
         blocks.cosine_filters(settings.kernel_size, settings.num_filters)  # checks their number
         return settings
 
-    def run(self) -> None:
+    def run_in(self, folder: Path, settings: Settings) -> str:
         """Run the experiment and write its folder."""
-        settings = self.settings()
-        out = self.resume or self.out or default_run_path("lipschitz-denoiser")
-        with run_folder(out, is_resumed=self.resume is not None) as folder:
-            if self.resume is None:
-                options = kept_options(self) | {"test_data": [str(path.resolve()) for path in self.test_data]}
-                resolved = {"experiment": "lipschitz-denoiser", "command": options, "settings": vars(settings)}
-                write_json(folder / CONFIG, resolved)
-            report_text = _run(self, settings, folder)
-        print(report_text)
-        print(f"\nWritten to {out}: report.md, metrics.json, config.json, figures/, solvers/, training/.")
+        started = time.monotonic()
+        problem = make_problem(settings, self.data, self.test_data, self.seed)
+        for name in ("solvers", "figures"):
+            (folder / name).mkdir(exist_ok=True)
+        denoisers, histories = {}, {}
+        for variant in VARIANTS:
+            trained = networks.train(problem.patches, settings, variant, self.seed, folder)
+            denoisers[variant.name], histories[variant.name] = trained
+            uj.export.save_params(folder / "solvers" / f"{variant.name}.npz", denoisers[variant.name])
 
-
-def _run(command: LipschitzDenoiserCommand, settings: Settings, folder: Path) -> str:
-    started = time.monotonic()
-    problem = make_problem(settings, command.data, command.test_data, command.seed)
-    for name in ("solvers", "figures"):
-        (folder / name).mkdir(exist_ok=True)
-    denoisers, histories = {}, {}
-    for variant in VARIANTS:
-        trained = networks.train(problem.patches, settings, variant, command.seed, folder)
-        denoisers[variant.name], histories[variant.name] = trained
-        uj.export.save_params(folder / "solvers" / f"{variant.name}.npz", denoisers[variant.name])
-
-    first = next(iter(problem.tests.values()))[0]
-    blurred = restoration.make_blurred(first, settings.restored_size, settings, index=0)
-    tuning = _tuning_images(problem, settings)
-    findings = {
-        variant.name: _findings(denoisers[variant.name], variant, problem, settings, blurred, tuning)
-        for variant in VARIANTS
-    }
-    figure_paths = figures.draw_all(
-        folder / "figures",
-        settings,
-        histories,
-        {name: found for name, each in denoisers.items() if (found := networks.splines_of(each))},
-        blurred,
-        {name: found.chosen for name, found in findings.items()},
-        {name: found.boldest for name, found in findings.items()},
-    )
-    results = report.Results(
-        command=dataclasses.asdict(command),
-        settings=settings,
-        environment=environment(),
-        num_train_images=len(problem.train_images),
-        noisy_psnr={name: measuring.denoised_psnr(None, images, settings) for name, images in problem.tests.items()},
-        blurred_psnr=float(measuring.psnr(blurred.problem.measurement, blurred.truth)),
-        restored_image=first.name,
-        findings=findings,
-        histories=histories,
-        total_seconds=time.monotonic() - started,
-    )
-    (folder / "report.md").write_text(report.markdown(results, figure_paths, folder), encoding="utf-8")
-    write_json(folder / METRICS, report.metrics(results, figure_paths, folder))
-    return report.summary(results)
+        first = next(iter(problem.tests.values()))[0]
+        blurred = restoration.make_blurred(first, settings.restored_size, settings, index=0)
+        tuning = _tuning_images(problem, settings)
+        findings = {
+            variant.name: _findings(denoisers[variant.name], variant, problem, settings, blurred, tuning)
+            for variant in VARIANTS
+        }
+        figure_paths = figures.draw_all(
+            folder / "figures",
+            settings,
+            histories,
+            {name: found for name, each in denoisers.items() if (found := networks.splines_of(each))},
+            blurred,
+            {name: found.chosen for name, found in findings.items()},
+            {name: found.boldest for name, found in findings.items()},
+        )
+        results = report.Results(
+            command=dataclasses.asdict(self),
+            settings=settings,
+            environment=environment(),
+            num_train_images=len(problem.train_images),
+            noisy_psnr={
+                name: measuring.denoised_psnr(None, images, settings) for name, images in problem.tests.items()
+            },
+            blurred_psnr=float(measuring.psnr(blurred.problem.measurement, blurred.truth)),
+            restored_image=first.name,
+            findings=findings,
+            histories=histories,
+            total_seconds=time.monotonic() - started,
+        )
+        (folder / "report.md").write_text(report.markdown(results, figure_paths, folder), encoding="utf-8")
+        write_json(folder / METRICS, report.metrics(results, figure_paths, folder))
+        return report.summary(results)
 
 
 def _tuning_images(problem: Problem, settings: Settings) -> list[restoration.Blurred]:

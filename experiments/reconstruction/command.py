@@ -11,10 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.config import kept_options
 from experiments.data import Image, load_images, middle, split_images
 from experiments.denoising.weights import load_weights
-from experiments.files import CONFIG, METRICS, WORK, default_run_path, run_folder
+from experiments.files import METRICS, WORK
 from experiments.reconstruction import figures, report, solvers
 from experiments.reconstruction import settings as all_settings
 from experiments.reconstruction.problems import PROBLEMS, Measured
@@ -22,14 +21,15 @@ from experiments.reconstruction.settings import Settings
 from experiments.reconstruction.solvers import Restored
 from experiments.reconstruction.tuning import Found, search
 from experiments.report import environment, write_json
+from experiments.run_command import RunCommand
 from unroll_jax.regularizers import RidgeParams
 
 STRENGTHS = (1e-6, 10.0)
 LARGEST_OBJECTIVE = 60  # iterations of the figure that shows the objective
 
 
-@dataclasses.dataclass(frozen=True)
-class ReconstructCommand:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReconstructCommand(RunCommand):
     """Solve inverse problems with one learned regularizer, and with total variation beside it.
 
     Both are tuned, coarse to fine, on images that are not those of the test: the regularizer in its weight and noise
@@ -39,6 +39,9 @@ class ReconstructCommand:
     `python -m experiments reconstruct --data bsd68/ --tuning set12/`, all problems;
     `python -m experiments reconstruct --resume runs/reconstruct-20260101-120000`, after Ctrl-C or worse.
     """
+
+    NAME = "reconstruct"
+    FILES = "report.md, metrics.json, config.json, figures/"
 
     problem: tuple[str, ...] = tuple(PROBLEMS)
     """Which problems: deblurring, super-resolution, mri (one coil), multi-coil-mri, ct, inpainting."""
@@ -61,15 +64,6 @@ class ReconstructCommand:
     seed: int = 0
     """Decides masks and noise."""
 
-    out: Path | None = None
-    """The run folder to make; it must not exist. Default: runs/reconstruct-DATE-TIME."""
-
-    config: Path | None = None
-    """A TOML or JSON file of these options by name, or a run's config.json; options given beside it come first."""
-
-    resume: Path | None = None
-    """The folder of a run that was stopped, to go on with; all other options are taken from it."""
-
     def settings(self) -> Settings:
         """The default settings with what was set by hand.
 
@@ -81,8 +75,8 @@ class ReconstructCommand:
             raise ValueError(
                 f"`--problem` must be some of {', '.join(PROBLEMS)}, got {' '.join(self.problem) or 'none'}."
             )
-        if self.limit < 1 or self.seed < 0:
-            raise ValueError(f"`--limit` must be positive and `--seed` non-negative, got {self.limit} and {self.seed}.")
+        if self.limit < 1:
+            raise ValueError(f"`--limit` must be at least 1, got {self.limit}.")
         if self.size is not None and (self.size < 32 or self.size % all_settings.DEFAULTS.factor):
             raise ValueError(
                 f"`--size` must be at least 32 and a multiple of {all_settings.DEFAULTS.factor}, got {self.size}."
@@ -91,9 +85,9 @@ class ReconstructCommand:
         tuning_size = min(size, all_settings.DEFAULTS.tuning_size)
         return dataclasses.replace(all_settings.DEFAULTS, test_size=size, tuning_size=tuning_size)
 
-    def run(self) -> None:
+    def run_in(self, folder: Path, settings: Settings) -> str:
         """Tune, reconstruct and write the folder."""
-        settings = self.settings()
+        started = time.monotonic()
         params = load_weights(self.weights)
         images = load_images(self.data)
         if self.tuning is None:
@@ -103,48 +97,28 @@ class ReconstructCommand:
         images, tuning = images[: self.limit], tuning[: settings.num_tuning]
         _check_sizes(images, settings.test_size, "--data")
         _check_sizes(tuning, settings.tuning_size, "--tuning")
-        out = self.resume or self.out or default_run_path("reconstruct")
-        with run_folder(out, is_resumed=self.resume is not None) as folder:
-            if self.resume is None:
-                options = kept_options(self) | {"tuning": self.tuning and str(self.tuning.resolve())}
-                resolved = {"experiment": "reconstruct", "command": options, "settings": vars(settings)}
-                write_json(folder / CONFIG, resolved)
-            text = _run(self, settings, params, images, tuning, folder)
-        print(text)
-        print(f"\nWritten to {out}: report.md, metrics.json, config.json, figures/.")
-
-
-def _run(
-    command: ReconstructCommand,
-    settings: Settings,
-    params: RidgeParams,
-    images: Sequence[Image],
-    tuning: Sequence[Image],
-    folder: Path,
-) -> str:
-    started = time.monotonic()
-    (folder / "figures").mkdir(exist_ok=True)
-    outcomes, figure_paths = {}, []
-    for name in command.problem:
-        kept = folder / WORK / f"{name}.json"
-        if not kept.exists():
-            outcome, shown = _solve(name, command.seed, settings, params, images, tuning)
-            figures.draw(folder / "figures" / f"{name}.png", name, shown)
-            write_json(kept, outcome)
-        outcomes[name] = json.loads(kept.read_text(encoding="utf-8"))
-        figure_paths.append(folder / "figures" / f"{name}.png")
-    results = report.Results(
-        command=dataclasses.asdict(command),
-        settings=settings,
-        environment=environment(),
-        outcomes=outcomes,
-        test_images=[image.name for image in images],
-        tuning_images=[image.name for image in tuning],
-        total_seconds=time.monotonic() - started,
-    )
-    (folder / "report.md").write_text(report.markdown(results, figure_paths, folder), encoding="utf-8")
-    write_json(folder / METRICS, report.metrics(results, figure_paths, folder))
-    return report.summary(results)
+        (folder / "figures").mkdir(exist_ok=True)
+        outcomes, figure_paths = {}, []
+        for name in self.problem:
+            kept = folder / WORK / f"{name}.json"
+            if not kept.exists():
+                outcome, shown = _solve(name, self.seed, settings, params, images, tuning)
+                figures.draw(folder / "figures" / f"{name}.png", name, shown)
+                write_json(kept, outcome)
+            outcomes[name] = json.loads(kept.read_text(encoding="utf-8"))
+            figure_paths.append(folder / "figures" / f"{name}.png")
+        results = report.Results(
+            command=dataclasses.asdict(self),
+            settings=settings,
+            environment=environment(),
+            outcomes=outcomes,
+            test_images=[image.name for image in images],
+            tuning_images=[image.name for image in tuning],
+            total_seconds=time.monotonic() - started,
+        )
+        (folder / "report.md").write_text(report.markdown(results, figure_paths, folder), encoding="utf-8")
+        write_json(folder / METRICS, report.metrics(results, figure_paths, folder))
+        return report.summary(results)
 
 
 def _solve(

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 import unroll_jax as uj
-from experiments.config import kept_options
-from experiments.files import CONFIG, METRICS, default_run_path, run_folder
+from experiments.files import METRICS
 from experiments.report import environment, write_json
+from experiments.run_command import RunCommand
 from experiments.sparse_recovery import evaluation, figures, report, training
 from experiments.sparse_recovery.coders import CODERS
 from experiments.sparse_recovery.problem import make_task
@@ -18,8 +18,8 @@ from experiments.sparse_recovery.settings import Settings
 _DESCENT_CODER = "alista"
 
 
-@dataclasses.dataclass(frozen=True)
-class SparseRecoveryCommand:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SparseRecoveryCommand(RunCommand):
     """Train the LISTA family to recover sparse codes from few measurements.
 
     Trains the nine sparse coders of Open-L2O on random codes, noiseless and at 40, 30 and 20 dB, compares them with
@@ -30,14 +30,14 @@ class SparseRecoveryCommand:
     `python -m experiments sparse-recovery --resume runs/sparse-recovery-20260101-120000`, after Ctrl-C or worse.
     """
 
+    NAME = "sparse-recovery"
+    FILES = "report.md, metrics.json, config.json, figures/, solvers/, training/"
+
     coders: tuple[str, ...] = tuple(CODERS)
     """Which coders: lista, lista-cp, lista-cpss, tilista, alista, glista, lamp, slista, tista."""
 
     snr: tuple[str, ...] = Settings.snrs
     """Signal-to-noise ratios in dB; inf is noiseless."""
-
-    out: Path | None = None
-    """The run folder to make; it must not exist. Default: runs/sparse-recovery-DATE-TIME."""
 
     seed: int = 0
     """Decides the matrix, the codes and the noise."""
@@ -48,20 +48,12 @@ class SparseRecoveryCommand:
     num_layers: int | None = None
     """Layers of each network, in place of 16."""
 
-    config: Path | None = None
-    """A TOML or JSON file of these options by name, or a run's config.json; options given beside it come first."""
-
-    resume: Path | None = None
-    """The folder of a run that was stopped, to go on with; all other options are taken from it."""
-
     def settings(self) -> Settings:
         """The defaults with what was set by hand.
 
         Raises:
             ValueError: for options that make no run.
         """
-        if self.seed < 0:
-            raise ValueError(f"`--seed` must be non-negative, got {self.seed}.")
         unknown = [name for name in self.coders if name not in CODERS]
         if unknown or not self.coders:
             raise ValueError(f"`--coders` must be among {', '.join(CODERS)}, got {', '.join(unknown) or 'none'}.")
@@ -70,26 +62,55 @@ class SparseRecoveryCommand:
                 raise ValueError(f"`--snr` must be numbers of decibels, or inf, got {snr!r}.")
         if not self.snr or len({float(snr) for snr in self.snr}) < len(self.snr):
             raise ValueError(f"`--snr` must be one or several different numbers, got {' '.join(self.snr) or 'none'}.")
-        overrides = {}
-        for option in ("num_steps", "num_layers"):
-            value = getattr(self, option)
-            if value is not None:
-                if value < 1:
-                    raise ValueError(f"`--{option.replace('_', '-')}` must be at least 1, got {value}.")
-                overrides[option] = value
+        overrides = self.positive_options(("num_steps", "num_layers"))
         return dataclasses.replace(Settings(), snrs=tuple(self.snr), **overrides)
 
-    def run(self) -> None:
+    def run_in(self, folder: Path, settings: Settings) -> str:
         """Run the experiment and write its folder."""
-        settings = self.settings()
-        out = self.resume or self.out or default_run_path("sparse-recovery")
-        with run_folder(out, is_resumed=self.resume is not None) as folder:
-            if self.resume is None:
-                resolved = {"experiment": "sparse-recovery", "command": kept_options(self), "settings": vars(settings)}
-                write_json(folder / CONFIG, resolved)
-            report_text = _run(self, settings, folder)
-        print(report_text)
-        print(f"\nWritten to {out}: report.md, metrics.json, config.json, figures/, solvers/, training/.")
+        started = time.monotonic()
+        for name in ("solvers", "figures"):
+            (folder / name).mkdir(exist_ok=True)
+        evaluations, baselines, descent, seconds, num_trained = {}, {}, {}, {}, {}
+        for snr in settings.snrs:
+            task = make_task(settings, snr, self.seed)
+            baselines[snr] = evaluation.baselines(task, settings)
+            l1_weight = next(b.l1_weight for b in baselines[snr] if b.name == "FISTA")
+            evaluations[snr], seconds[snr] = {}, {}
+
+            def train(name: str, kind: training.Kind, task=task, snr=snr, l1_weight=l1_weight) -> evaluation.Evaluation:
+                label = name if kind == "layers" else f"{name}-{kind}"
+                run_name = f"{label}-{snr}"
+                network, history = training.train(
+                    task, settings, CODERS[name], run_name, folder, kind=kind, l1_weight=l1_weight
+                )
+                uj.export.save_params(folder / "solvers" / f"{run_name}.npz", network.params)
+                seconds[snr][label] = history.seconds
+                num_trained[name] = CODERS[name].num_trained(network)
+                return evaluation.evaluate(network, task, settings, l1_weight)
+
+            for name in self.coders:
+                evaluations[snr][name] = train(name, "layers")
+            if _DESCENT_CODER in self.coders:
+                kinds: tuple[training.Kind, ...] = ("last", "descent")
+                descent[snr] = {kind: train(_DESCENT_CODER, kind) for kind in kinds}
+                descent[snr]["layers"] = evaluations[snr][_DESCENT_CODER]
+
+        figure_paths = figures.draw_all(folder / "figures", evaluations, baselines, descent)
+        results = report.Results(
+            command=dataclasses.asdict(self),
+            settings=settings,
+            environment=environment(),
+            evaluations=evaluations,
+            baselines=baselines,
+            descent=descent,
+            descent_coder=_DESCENT_CODER,
+            num_trained=num_trained,
+            seconds=seconds,
+            total_seconds=time.monotonic() - started,
+        )
+        (folder / "report.md").write_text(report.markdown(results, figure_paths, folder), encoding="utf-8")
+        write_json(folder / METRICS, report.metrics(results, figure_paths, folder))
+        return report.summary(results)
 
 
 def _is_snr(text: str) -> bool:
@@ -97,50 +118,3 @@ def _is_snr(text: str) -> bool:
         return not np.isnan(float(text)) and float(text) > -np.inf
     except ValueError:
         return False
-
-
-def _run(command: SparseRecoveryCommand, settings: Settings, folder: Path) -> str:
-    started = time.monotonic()
-    for name in ("solvers", "figures"):
-        (folder / name).mkdir(exist_ok=True)
-    evaluations, baselines, descent, seconds, num_trained = {}, {}, {}, {}, {}
-    for snr in settings.snrs:
-        task = make_task(settings, snr, command.seed)
-        baselines[snr] = evaluation.baselines(task, settings)
-        l1_weight = next(b.l1_weight for b in baselines[snr] if b.name == "FISTA")
-        evaluations[snr], seconds[snr] = {}, {}
-
-        def train(name: str, kind: training.Kind, task=task, snr=snr, l1_weight=l1_weight) -> evaluation.Evaluation:
-            label = name if kind == "layers" else f"{name}-{kind}"
-            run_name = f"{label}-{snr}"
-            network, history = training.train(
-                task, settings, CODERS[name], run_name, folder, kind=kind, l1_weight=l1_weight
-            )
-            uj.export.save_params(folder / "solvers" / f"{run_name}.npz", network.params)
-            seconds[snr][label] = history.seconds
-            num_trained[name] = CODERS[name].num_trained(network)
-            return evaluation.evaluate(network, task, settings, l1_weight)
-
-        for name in command.coders:
-            evaluations[snr][name] = train(name, "layers")
-        if _DESCENT_CODER in command.coders:
-            kinds: tuple[training.Kind, ...] = ("last", "descent")
-            descent[snr] = {kind: train(_DESCENT_CODER, kind) for kind in kinds}
-            descent[snr]["layers"] = evaluations[snr][_DESCENT_CODER]
-
-    figure_paths = figures.draw_all(folder / "figures", evaluations, baselines, descent)
-    results = report.Results(
-        command=dataclasses.asdict(command),
-        settings=settings,
-        environment=environment(),
-        evaluations=evaluations,
-        baselines=baselines,
-        descent=descent,
-        descent_coder=_DESCENT_CODER,
-        num_trained=num_trained,
-        seconds=seconds,
-        total_seconds=time.monotonic() - started,
-    )
-    (folder / "report.md").write_text(report.markdown(results, figure_paths, folder), encoding="utf-8")
-    write_json(folder / METRICS, report.metrics(results, figure_paths, folder))
-    return report.summary(results)

@@ -4,14 +4,14 @@ import dataclasses
 import time
 from pathlib import Path
 
-from experiments.config import kept_options
-from experiments.files import CONFIG, METRICS, default_run_path, run_folder
+from experiments.files import METRICS
 from experiments.report import environment, write_json
+from experiments.run_command import RunCommand
 from experiments.spline_fit.settings import Settings
 
 
-@dataclasses.dataclass(frozen=True)
-class SplineFitCommand:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SplineFitCommand(RunCommand):
     """Fit functions of one number by splines under slope constraints, alone and in networks.
 
     Trains single splines in three ways and compares them with the exact optimum, a quadratic program; counts their
@@ -23,8 +23,8 @@ class SplineFitCommand:
     `python -m experiments spline-fit --resume runs/spline-fit-20260101-120000`, after Ctrl-C or worse.
     """
 
-    out: Path | None = None
-    """The run folder to make; it must not exist. Default: runs/spline-fit-DATE-TIME."""
+    NAME = "spline-fit"
+    FILES = "report.md, metrics.json, config.json, figures/"
 
     seed: int = 0
     """Decides the sites, the noise and the networks' start."""
@@ -38,20 +38,12 @@ class SplineFitCommand:
     num_networks: int | None = None
     """Networks per function and activation, in place of 3."""
 
-    config: Path | None = None
-    """A TOML or JSON file of these options by name, or a run's config.json; options given beside it come first."""
-
-    resume: Path | None = None
-    """The folder of a run that was stopped, to go on with; all other options are taken from it."""
-
     def settings(self) -> Settings:
         """The defaults with what was set by hand.
 
         Raises:
             ValueError: for numbers that make no run.
         """
-        if self.seed < 0:
-            raise ValueError(f"`--seed` must be non-negative, got {self.seed}.")
         for option, smallest in (("num_sites", 3), ("num_steps", 1), ("num_networks", 1)):
             value = getattr(self, option)
             if value is not None and value < smallest:
@@ -66,47 +58,35 @@ class SplineFitCommand:
             Settings(), **{name: value for name, value in overrides.items() if value is not None}
         )
 
-    def run(self) -> None:
+    def run_in(self, folder: Path, settings: Settings) -> str:
         """Run the experiment and write its folder."""
-        settings = self.settings()
-        out = self.resume or self.out or default_run_path("spline-fit")
-        with run_folder(out, is_resumed=self.resume is not None) as folder:
-            if self.resume is None:
-                resolved = {"experiment": "spline-fit", "command": kept_options(self), "settings": vars(settings)}
-                write_json(folder / CONFIG, resolved)
-            report_text = _run(self, settings, folder)
-        print(report_text)
-        print(f"\nWritten to {out}: report.md, metrics.json, config.json, figures/.")
+        # here, as the other commands need neither clarabel nor matplotlib
+        from experiments.spline_fit import convex, figures, fitting, network_pruning, networks, problem, report
 
+        started = time.monotonic()
+        task = problem.make_task(settings, self.seed)
+        optimum = convex.optimum_of(task)
+        fits = fitting.fit_all(task, optimum, settings, folder)
+        train_set, held_out = networks.make_examples(settings, self.seed)
+        trained = {
+            variant.name: networks.train(variant, train_set, held_out, settings, self.seed, folder)
+            for variant in networks.VARIANTS
+        }
+        pruned = network_pruning.prune(trained[networks.SPLINES.name], train_set, held_out, settings)
 
-def _run(command: SplineFitCommand, settings: Settings, folder: Path) -> str:
-    # here, as the other commands need neither clarabel nor matplotlib
-    from experiments.spline_fit import convex, figures, fitting, network_pruning, networks, problem, report
-
-    started = time.monotonic()
-    task = problem.make_task(settings, command.seed)
-    optimum = convex.optimum_of(task)
-    fits = fitting.fit_all(task, optimum, settings, folder)
-    train_set, held_out = networks.make_examples(settings, command.seed)
-    trained = {
-        variant.name: networks.train(variant, train_set, held_out, settings, command.seed, folder)
-        for variant in networks.VARIANTS
-    }
-    pruned = network_pruning.prune(trained[networks.SPLINES.name], train_set, held_out, settings)
-
-    (folder / "figures").mkdir(exist_ok=True)
-    paths = figures.draw_all(folder / "figures", settings, task, optimum, fits, held_out, trained, pruned)
-    results = report.Results(
-        command=dataclasses.asdict(command),
-        settings=settings,
-        environment=environment(),
-        task=task,
-        optimum=optimum,
-        fits=fits,
-        trained=trained,
-        pruned=pruned,
-        total_seconds=time.monotonic() - started,
-    )
-    (folder / "report.md").write_text(report.markdown(results, paths, folder), encoding="utf-8")
-    write_json(folder / METRICS, report.metrics(results, paths, folder))
-    return report.summary(results)
+        (folder / "figures").mkdir(exist_ok=True)
+        paths = figures.draw_all(folder / "figures", settings, task, optimum, fits, held_out, trained, pruned)
+        results = report.Results(
+            command=dataclasses.asdict(self),
+            settings=settings,
+            environment=environment(),
+            task=task,
+            optimum=optimum,
+            fits=fits,
+            trained=trained,
+            pruned=pruned,
+            total_seconds=time.monotonic() - started,
+        )
+        (folder / "report.md").write_text(report.markdown(results, paths, folder), encoding="utf-8")
+        write_json(folder / METRICS, report.metrics(results, paths, folder))
+        return report.summary(results)

@@ -8,9 +8,9 @@ from typing import get_args
 import jax
 
 import unroll_jax as uj
-from experiments.config import kept_options
-from experiments.files import CONFIG, METRICS, default_run_path, run_folder
+from experiments.files import METRICS
 from experiments.report import environment, write_json
+from experiments.run_command import RunCommand
 from experiments.train_regularizer import figures, measuring, report, training
 from experiments.train_regularizer import settings as all_settings
 from experiments.train_regularizer.problem import make_data
@@ -19,8 +19,8 @@ from experiments.train_regularizer.settings import Loss, Mode, Settings
 WEIGHTS = "regularizer.npz"
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainRegularizerCommand:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainRegularizerCommand(RunCommand):
     """Learn a convex or weakly convex ridge regularizer as a denoiser for all noise levels up to 30.
 
     Writes the regularizer that was best on the validation images, `regularizer.npz`, which `denoise`,
@@ -33,14 +33,14 @@ class TrainRegularizerCommand:
     `python -m experiments train-regularizer --resume runs/train-regularizer-20260101-120000`, after Ctrl-C or worse.
     """
 
+    NAME = "train-regularizer"
+    FILES = f"{WEIGHTS}, report.md, metrics.json, config.json, figures/, training.jsonl"
+
     data: Path | None = None
     """A folder or a zip of images to learn from. Default: the photographs that come with scikit-image."""
 
     validation: Path | None = None
     """A folder or a zip of images to choose the best by. Default: a fifth of the images of --data, held out."""
-
-    out: Path | None = None
-    """The run folder to make; it must not exist. Default: runs/train-regularizer-DATE-TIME."""
 
     seed: int = 0
     """Decides the start, the patches, the batches and the noise."""
@@ -76,20 +76,12 @@ class TrainRegularizerCommand:
     variation_weight: float | None = None
     """Weight of the splines' second-order total variation in the loss, in place of 0."""
 
-    config: Path | None = None
-    """A TOML or JSON file of these options by name, or a run's config.json; options given beside it come first."""
-
-    resume: Path | None = None
-    """The folder of a run that was stopped, to go on with; all other options are taken from it."""
-
     def settings(self) -> Settings:
         """The default settings with what was set by hand.
 
         Raises:
             ValueError: for numbers that make no run.
         """
-        if self.seed < 0:
-            raise ValueError(f"`--seed` must be non-negative, got {self.seed}.")
         overrides = {}
         for name in (
             "rho",
@@ -118,52 +110,38 @@ class TrainRegularizerCommand:
             settings, scaling_rate=factor * settings.scaling_rate, curvature_rate=factor * settings.curvature_rate
         )
 
-    def run(self) -> None:
-        """Run the training and write its folder."""
-        settings = self.settings()
-        out = self.resume or self.out or default_run_path("train-regularizer")
-        with run_folder(out, is_resumed=self.resume is not None) as folder:
-            if self.resume is None:
-                paths = {"validation": self.validation, "init": self.init}
-                options = kept_options(self) | {name: path and str(path.resolve()) for name, path in paths.items()}
-                resolved = {"experiment": "train-regularizer", "command": options, "settings": vars(settings)}
-                write_json(folder / CONFIG, resolved)
-            report_text = _run(self, settings, folder)
-        print(report_text)
-        print(f"\nWritten to {out}: {WEIGHTS}, report.md, metrics.json, config.json, figures/, training.jsonl.")
-
-
-def _run(command: TrainRegularizerCommand, settings: Settings, folder: Path) -> str:
-    started = time.monotonic()
-    data = make_data(settings, command.data, command.validation, command.seed)
-    if command.init is not None:
-        start = dataclasses.replace(uj.regularizers.load_ridge(command.init), rho=settings.rho)
-    else:
-        start = uj.regularizers.ridge_params(
-            jax.random.key(command.seed),
-            channels=tuple(settings.channels),
-            size=settings.kernel_size,
-            rho=settings.rho,
-            mu=settings.mu,
-            num_knots=settings.num_knots,
+    def run_in(self, folder: Path, settings: Settings) -> str:
+        """Run the experiment and write its folder."""
+        started = time.monotonic()
+        data = make_data(settings, self.data, self.validation, self.seed)
+        if self.init is not None:
+            start = dataclasses.replace(uj.regularizers.load_ridge(self.init), rho=settings.rho)
+        else:
+            start = uj.regularizers.ridge_params(
+                jax.random.key(self.seed),
+                channels=tuple(settings.channels),
+                size=settings.kernel_size,
+                rho=settings.rho,
+                mu=settings.mu,
+                num_knots=settings.num_knots,
+            )
+        params, best_step, history = training.train(start, data.patches, data.validation, settings, self.seed, folder)
+        uj.regularizers.save_ridge(folder / WEIGHTS, params)
+        (folder / "figures").mkdir(exist_ok=True)
+        results = report.Results(
+            command=dataclasses.asdict(self),
+            settings=settings,
+            environment=environment(),
+            num_images=data.num_images,
+            num_validation=len(data.validation),
+            validation_size=data.validation.shape[1],
+            num_params=sum(leaf.size for leaf in jax.tree.leaves(params)),
+            best_step=best_step,
+            history=history,
+            bounds=measuring.audit(params, settings.validation_sigmas, self.seed),
+            total_seconds=time.monotonic() - started,
         )
-    params, best_step, history = training.train(start, data.patches, data.validation, settings, command.seed, folder)
-    uj.regularizers.save_ridge(folder / WEIGHTS, params)
-    (folder / "figures").mkdir(exist_ok=True)
-    results = report.Results(
-        command=dataclasses.asdict(command),
-        settings=settings,
-        environment=environment(),
-        num_images=data.num_images,
-        num_validation=len(data.validation),
-        validation_size=data.validation.shape[1],
-        num_params=sum(leaf.size for leaf in jax.tree.leaves(params)),
-        best_step=best_step,
-        history=history,
-        bounds=measuring.audit(params, settings.validation_sigmas, command.seed),
-        total_seconds=time.monotonic() - started,
-    )
-    figure_paths = figures.draw_all(folder / "figures", params, history, settings)
-    (folder / "report.md").write_text(report.markdown(results, figure_paths, folder), encoding="utf-8")
-    write_json(folder / METRICS, report.metrics(results, figure_paths, folder))
-    return report.summary(results)
+        figure_paths = figures.draw_all(folder / "figures", params, history, settings)
+        (folder / "report.md").write_text(report.markdown(results, figure_paths, folder), encoding="utf-8")
+        write_json(folder / METRICS, report.metrics(results, figure_paths, folder))
+        return report.summary(results)
