@@ -29,7 +29,7 @@ from unroll_jax.operators import Adjoint, Composed, Dense, Diagonal, adjoint, co
 COMPOSED = next(row for row in OPERATORS if row.name == "Composed of two")
 
 # public, but no operators: what makes them of others, masks and kernels for them, and what is computed with them
-MAKERS = {"add", "adjoint", "compose", "from_function", "mask", "scale", "stack"}
+MAKERS = {"add", "adjoint", "compose", "factored", "from_function", "mask", "scale", "stack"}
 FUNCTIONS = MAKERS | {
     "cartesian_mask",
     "coil_sensitivities",

@@ -21,6 +21,7 @@ from unroll_jax.operators import (
     Identity,
     adjoint,
     compose,
+    factored,
     from_function,
     gram_resolvent,
     scale,
@@ -59,6 +60,24 @@ def test_the_resolvent_is_that_of_a_dense_solve(row, dtype):
     resolvent = jax.jit(lambda *a: gram_resolvent(*a, tolerance=1e-13))(operator, x, STRENGTH)
     np.testing.assert_allclose(flat(resolvent), dense_resolvent(operator, x, STRENGTH), rtol=0, atol=1e-11)
     assert jax.tree.map(jnp.shape, resolvent) == jax.tree.map(jnp.shape, x)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("shape", [(4, 6), (6, 4)])
+def test_a_factored_matrix_is_not_factored_again(shape):
+    rng = np.random.default_rng(0)
+    operator, x = factored(draw(rng, shape, "float64")), draw(rng, shape[1:], "float64")
+    program = jax.jit(lambda operator, x, strength: gram_resolvent(operator, x, strength))
+    assert "cholesky" not in program.lower(operator, x, 0.5).as_text()
+    assert "cholesky" in program.lower(Dense(operator.matrix), x, 0.5).as_text()
+    for strength in (0.0, 0.5, 1e6):
+        np.testing.assert_allclose(
+            program(operator, x, strength), dense_resolvent(operator, x, strength), rtol=0, atol=1e-9
+        )
+    by_batch = jax.vmap(factored)(draw(rng, (3, *shape), "float64"))
+    found = jax.vmap(program, in_axes=(0, None, None))(by_batch, x, 0.5)
+    expected = [dense_resolvent(Dense(matrix), x, 0.5) for matrix in by_batch.matrix]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.usefixtures("x64")
@@ -140,6 +159,8 @@ def test_a_complex_operator_makes_real_images_complex_on_every_path():
     ("kind", "shape", "dtype"),
     [
         ("closed form", (3, 5), "complex128"),
+        ("factored", (3, 5), "complex128"),
+        ("factored", (5, 3), "float64"),
         ("conjugate gradients", (3, 5), "float64"),
         ("conjugate gradients", (3, 5), "complex128"),
     ],
@@ -151,7 +172,8 @@ def test_derivatives_are_those_of_a_dense_solve(kind, shape, dtype):
     goal = draw(rng, shape[1:], dtype)
 
     def ours(matrix, x, strength):
-        operator = Dense(matrix) if kind == "closed form" else compose(Dense(matrix), Identity())
+        make = {"closed form": Dense, "factored": factored}.get(kind, lambda a: compose(Dense(a), Identity()))
+        operator = make(matrix)
         return gram_resolvent(operator, x, strength, tolerance=1e-14)
 
     def dense(matrix, x, strength):

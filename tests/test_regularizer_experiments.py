@@ -161,7 +161,13 @@ def test_evaluation_tells_every_image_and_resumes(trained, photographs, tmp_path
 
 def test_reconstruct_tunes_and_compares(photographs, tmp_path, monkeypatch):
     tiny = dataclasses.replace(
-        reconstruction_settings.DEFAULTS, num_tuning=1, tuning_steps=10, max_rounds=1, max_steps=20, tv_steps=20
+        reconstruction_settings.DEFAULTS,
+        num_tuning=1,
+        tuning_steps=10,
+        max_rounds=1,
+        max_steps=20,
+        tv_steps=20,
+        tuning_tv_steps=20,
     )
     monkeypatch.setattr(reconstruction_settings, "DEFAULTS", tiny)
     out = tmp_path / "out"

@@ -88,7 +88,7 @@ def _library(problems: Problems, algorithm: uj.Algorithm) -> Callable[[], Any]:
 
 
 def _library_admm(problems: Problems, num_iterations: int) -> Callable[[], Any]:
-    operator = uj.operators.Dense(jnp.asarray(problems.matrices[0]))
+    operator = uj.operators.factored(jnp.asarray(problems.matrices[0]))
     params = uj.algorithms.admm_params(problems.l1_weight)
 
     @jax.jit

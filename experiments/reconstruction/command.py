@@ -25,7 +25,6 @@ from experiments.run_command import RunCommand
 from unroll_jax.regularizers import RidgeParams
 
 STRENGTHS = (1e-6, 10.0)
-LARGEST_OBJECTIVE = 60  # iterations of the figure that shows the objective
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -144,7 +143,8 @@ def _solve(
             solvers.by_ridge(params, each, strength, sigma, settings.tolerance, settings.max_steps) for each in measured
         ],
     }
-    objective = solvers.objective_of_ridge(params, measured[0], strength, sigma, LARGEST_OBJECTIVE)
+    num_steps = methods["regularizer"][0].num_steps
+    objective = solvers.objective_of_ridge(params, measured[0], strength, sigma, num_steps)
     outcome = report.Outcome(
         psnr={method: [each.psnr for each in found] for method, found in methods.items()},
         ssim={method: [each.ssim for each in found] for method, found in methods.items()},
@@ -167,13 +167,15 @@ def _tuned(measured: Sequence[Measured], params: RidgeParams, settings: Settings
         "last_factor": settings.last_factor,
         "max_rounds": settings.max_rounds,
     }
-    tolerance, steps = settings.tuning_tolerance, settings.tuning_steps
+    tolerance = settings.tuning_tolerance
 
     def ridge_score(strength: float, sigma: float) -> float:
+        steps = settings.tuning_steps
         found = [solvers.by_ridge(params, each, strength, sigma, tolerance, steps) for each in measured]
         return float(np.mean([each.psnr for each in found]))
 
     def variation_score(strength: float) -> float:
+        steps = settings.tuning_tv_steps
         return float(np.mean([solvers.by_variation(each, strength, tolerance, steps).psnr for each in measured]))
 
     sigmas = (0.5, params.noise_grid.high)

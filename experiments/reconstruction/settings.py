@@ -36,6 +36,7 @@ class Settings:
     # the search for parameters
     tuning_tolerance: float
     tuning_steps: int
+    tuning_tv_steps: int
     max_rounds: int  # of 3 x 3 candidates
     first_factor: float  # between neighbouring candidates, in the first round
     last_factor: float  # the search ends below
@@ -63,7 +64,8 @@ DEFAULTS = Settings(
     max_steps=1_000,
     tv_steps=2_000,
     tuning_tolerance=1e-4,
-    tuning_steps=200,
+    tuning_steps=400,
+    tuning_tv_steps=1_000,
     max_rounds=8,
     first_factor=3.0,
     last_factor=1.2,

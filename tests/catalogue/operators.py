@@ -19,6 +19,10 @@ def _dense(rng: np.random.Generator, size: Size, dtype: str) -> operators.Dense:
     return operators.Dense(draw(rng, size, dtype))
 
 
+def _factored(rng: np.random.Generator, size: Size, dtype: str) -> operators.Dense:
+    return operators.factored(draw(rng, size, dtype))
+
+
 def _diagonal(rng: np.random.Generator, size: Size, dtype: str) -> operators.Diagonal:
     return operators.Diagonal(draw(rng, size, dtype))
 
@@ -81,6 +85,7 @@ def _takes_all(size: Size, dtype: str) -> Any:
 
 OPERATORS = (
     OperatorRow("Dense", MATRIX_SIZES, _dense, _takes_last),
+    OperatorRow("FactoredDense", MATRIX_SIZES, _factored, _takes_last),
     OperatorRow("Diagonal", ARRAY_SIZES, _diagonal, _takes_all),
     OperatorRow("Diagonal as a mask", ARRAY_SIZES, _mask, _takes_all),
     OperatorRow("Composed of two", MATRIX_SIZES, _masked_dense, _takes_last),
@@ -92,6 +97,7 @@ OPERATORS = (
     OperatorRow("Function with params", MATRIX_SIZES, _of_a_function, _takes_two),
     OperatorRow("Function without params", ARRAY_SIZES, _of_a_function_alone, _takes_all),
     OperatorRow("Adjoint of Dense", MATRIX_SIZES, lambda *a: operators.adjoint(_dense(*a)), _takes_first),
+    OperatorRow("Adjoint of FactoredDense", MATRIX_SIZES, lambda *a: operators.adjoint(_factored(*a)), _takes_first),
     OperatorRow("Adjoint of Composed", MATRIX_SIZES, lambda *a: operators.adjoint(_masked_dense(*a)), _takes_first),
     OperatorRow("Adjoint of Scaled", MATRIX_SIZES, lambda *a: operators.adjoint(_scaled(*a)), _takes_first),
 )

@@ -2,6 +2,8 @@
 
 # matrices and diagonals
 from unroll_jax.operators.matrix import Dense as Dense
+from unroll_jax.operators.matrix import factored as factored
+from unroll_jax.operators.matrix import FactoredDense as FactoredDense
 from unroll_jax.operators.matrix import Diagonal as Diagonal
 from unroll_jax.operators.matrix import mask as mask
 

@@ -32,7 +32,8 @@ def gram_resolvent(
     An operator with a method `gram_resolvent(x, strength)` has a closed form, which is taken: `Dense`, `Diagonal` and
     their adjoints, and the operators that the fast Fourier transform makes diagonal. For every other one, conjugate
     gradients stop where the residual is `tolerance` times the norm of `x`; so far at most is the result from the exact
-    one, because no eigenvalue of I + strength A* A is below 1.
+    one, because no eigenvalue of I + strength A* A is below 1. Where one matrix is met again and again, `factored` has
+    its factors at hand.
 
     Derivatives in `x`, `strength` and the arrays of the operator, of any order and both modes, come from the linear
     system itself, solved to the same tolerance: no iteration is stored or differentiated.
@@ -69,7 +70,7 @@ def gram_resolvent(
 
 def _closed_form(operator: LinearOperator) -> Callable[[PyTree, Array], PyTree] | None:
     """(x, strength) -> the resolvent, where one is known; of an operator made of others, where theirs is."""
-    if isinstance(operator, Adjoint) and isinstance(operator.operator, Dense):
+    if isinstance(operator, Adjoint) and type(operator.operator) is Dense:
         return Dense(operator.operator.matrix.T.conj()).gram_resolvent
     if not isinstance(operator, Adjoint | Scaled):
         own = getattr(operator, "gram_resolvent", None)
