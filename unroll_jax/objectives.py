@@ -46,7 +46,7 @@ class LeastSquares:
 
         It is  x - strength (I + strength A* A)^-1 gradient(x), so whatever error `operators.gram_resolvent` makes, by
         conjugate gradients where no closed form is known, is relative to a gradient that vanishes at the minimizer of
-        the data term.
+        the data term. For a matrix that is met in every iteration take the operator `operators.factored(matrix)`.
 
         Args:
             x: what the operator takes.
