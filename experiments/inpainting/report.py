@@ -82,7 +82,7 @@ the smooth fill of the measurement, with which x starts, in the contrast of the 
 mask. All flows start as one that was trained by itself: for likelihood, given nothing ({settings.flow_steps} steps of
 {settings.flow_batch} crops, {results.flow_seconds["flow"]:.0f} s), and then for its most probable image given a
 measurement to be near the truth ({settings.tuning_steps} steps of {settings.tuning_batch} crops,
-{results.flow_seconds["tuned flow"]:.0f} s).
+{results.flow_seconds["tuned flow"]:.0f} s), with a little of its likelihood given noisy measurements.
 
 Colour crops of {settings.crop_size} x {settings.crop_size} from {results.num_images} images, of which the share
 {settings.held_out_share:g} is held out; a hole of {settings.hole_size} x {settings.hole_size}, and random masks that
