@@ -135,7 +135,9 @@ def test_the_command_writes_a_complete_run_folder(finished_run):
         "config.json", "figures", "metrics.json", "report.md", "solvers", "training"
     ]  # fmt: skip
     descent = metrics["networks"]["descent"]
-    assert set(descent["certificates"]) == set(descent["final_multipliers"]) == {"x", "z"}
+    assert set(descent["certificates"]) == {"x", "z"}
+    assert set(descent["final_multipliers"]) == {"x", "z", "first z"}
+    assert descent["num_skipped"] == 0
     assert len(descent["certificates"]["z"]["mean_violation"]) == TINY.num_layers - 1
     assert len(descent["tasks"]["hole"]["layers"]["hole_psnr"]) == TINY.num_layers + 1
     assert metrics["networks"]["plain"]["final_multipliers"] == {}
@@ -200,6 +202,18 @@ def test_misuse_is_told_in_one_line_and_writes_nothing(tmp_path, capsys, argumen
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_skipped_steps_are_counted_and_leave_gaps(tmp_path):
+    made = {"event": "train", "step": 1, "loss": 2.0, "violation": {"x": [0.5]}, "multipliers": {}, "skipped": 0}
+    made["seconds"] = 1.0
+    skipped = made | {"step": 2, "loss": None, "violation": {"x": [None]}, "skipped": 1, "seconds": 2.0}
+    path = tmp_path / "events.jsonl"
+    path.write_text("\n".join(json.dumps(event) for event in (made, skipped)))
+    history = networks.read_history(path)
+    np.testing.assert_array_equal(history.loss, [2, np.nan])
+    np.testing.assert_array_equal(history.violation["x"], [[0.5], [np.nan]])
+    assert history.num_skipped == 1 and history.seconds == 2
 
 
 @pytest.mark.slow

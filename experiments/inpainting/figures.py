@@ -113,13 +113,15 @@ def _draw_training(networks: Mapping[str, NetworkFindings]):
     figure, panels = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
     for name, found in networks.items():
         history = found.history
-        width = max(1, len(history.loss) // 60)
-        smooth = np.convolve(history.loss, np.ones(width) / width, mode="valid")
-        panels[0].plot(history.step[width - 1 :], smooth, color=_COLORS[name], label=name, lw=1.2)
+        made = np.isfinite(history.loss)
+        width = max(1, np.sum(made) // 60)
+        smooth = np.convolve(history.loss[made], np.ones(width) / width, mode="valid")
+        panels[0].plot(history.step[made][width - 1 :], smooth, color=_COLORS[name], label=name, lw=1.2)
         for measure, values in history.multipliers.items():
+            style = {"x": "-", "z": "--"}.get(measure, ":")
             for layer in range(values.shape[1]):
-                style = "-" if measure == "x" else "--"
-                panels[1].plot(history.step, values[:, layer], style, lw=1, label=f"{measure}, layer {layer + 2}")
+                label = f"{measure}, layer {layer + 2}" if values.shape[1] > 1 else measure
+                panels[1].plot(history.step, values[:, layer], style, lw=1, label=label)
     panels[0].set(xlabel="training step", ylabel="loss, dB")
     panels[1].set(xlabel="training step", ylabel="multiplier")
     for panel in panels:

@@ -1,6 +1,7 @@
 """The networks under comparison, and how each is trained."""
 
 import functools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,9 +51,10 @@ class History(NamedTuple):
 
     Attributes:
         step: `(num_rows,)`.
-        loss: `(num_rows,)`.
-        violation: by constraint, `(num_rows, num_layers - 1)`.
-        multipliers: by constraint, `(num_rows, num_layers - 1)`.
+        loss: `(num_rows,)`, not finite where a step was skipped.
+        violation: by constraint, `(num_rows, num_layers - 1)`; of "first z" `(num_rows, 1)`.
+        multipliers: the same.
+        num_skipped: steps without effect, as they were not finite.
         seconds: that training took.
     """
 
@@ -60,6 +62,7 @@ class History(NamedTuple):
     loss: np.ndarray
     violation: dict[str, np.ndarray]
     multipliers: dict[str, np.ndarray]
+    num_skipped: int
     seconds: float
 
 
@@ -120,7 +123,8 @@ def make_terms(settings: Settings, variant: Variant) -> Callable[..., Any]:
 
     The loss is the mean of the negative PSNR over the hidden pixels after the last layer, with some weight on the
     layers before and on the whole image. The constraints ask layers 2, 3, ... to lower both measures of MATH B.4, as
-    ratios of means; the first layer is free, as the start fits the measurement exactly and has no latents.
+    ratios of means. The first layer has none before it, as the start fits the measurement exactly and has no latents;
+    it is asked for latents no longer than those of the flow's own images, or it could make the others' task easy.
     """
     decibels = functools.partial(error_decibels, floor=settings.error_floor)
 
@@ -146,7 +150,8 @@ def make_terms(settings: Settings, variant: Variant) -> Callable[..., Any]:
             name: uj.constraints.ratio_of_means(values[:, 1:], settings.train_rate)
             for name, values in found.measures.items()
         }
-        return loss, violation
+        first, usual = found.measures["z"][:, 1], math.sqrt(images[0].size)
+        return loss, violation | {"first z": jnp.mean(first)[None] / usual - 1}
 
     return terms
 
@@ -210,13 +215,14 @@ def read_history(path: Path) -> History:
     rows = read_events(path, "train")
 
     def columns(name: str) -> dict[str, np.ndarray]:
-        return {key: np.array([row[name][key] for row in rows]) for key in rows[0][name]}
+        return {key: np.array([row[name][key] for row in rows], float) for key in rows[0][name]}
 
     return History(
         step=np.array([row["step"] for row in rows]),
-        loss=np.array([row["loss"] for row in rows]),
+        loss=np.array([row["loss"] for row in rows], float),  # null becomes NaN
         violation=columns("violation"),
         multipliers=columns("multipliers"),
+        num_skipped=rows[-1]["skipped"],
         seconds=total_seconds(rows),
     )
 

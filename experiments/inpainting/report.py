@@ -72,6 +72,7 @@ def markdown(results: Results, figure_paths: Sequence[Path], folder: Path) -> st
     """The report of a run, with its figures by relative path."""
     settings, where = results.settings, results.environment
     command = command_line("inpainting", results.command)
+    skipped = ", ".join(f"{name} {found.history.num_skipped}" for name, found in results.networks.items())
     parts = [
         "# GLOW-Prox: inpainting with a flow in every layer",
         f"""`{command}`, {where["date_utc"]}, {results.total_seconds:.0f} s on {where["device_kind"]}
@@ -88,8 +89,10 @@ Colour crops of {settings.crop_size} x {settings.crop_size} from {results.num_im
 {settings.held_out_share:g} is held out; a hole of {settings.hole_size} x {settings.hole_size}, and random masks that
 hide {100 * settings.hidden_share:g} %. {settings.train_steps} training steps of {settings.batch_size} crops; "descent"
 asks layers 2 to {settings.num_layers} to lower the means of ||A'(A x - b)|| and of the latents' norm ||z|| by
-{100 * settings.train_rate:g} % each, with noise on the measurement and between the layers; "plain" neither. The last
-step's networks are reported; none is chosen on held-out crops.""",
+{100 * settings.train_rate:g} % each, and the first one for latents no longer than those of the flow's own images, with
+noise on the measurement and between the layers; "plain" neither. The last
+step's networks are reported; none is chosen on held-out crops. Steps skipped, as latents of a crop overflowed:
+{skipped}.""",
     ]
     for table in tables(results):
         parts += [f"## {table.title}", table.with_note()]
@@ -120,6 +123,7 @@ def metrics(results: Results, figure_paths: Sequence[Path], folder: Path) -> dic
         "networks": {
             name: {
                 "training_seconds": found.history.seconds,
+                "num_skipped": found.history.num_skipped,
                 "final_loss": found.history.loss[-1],
                 "final_multipliers": {key: values[-1] for key, values in found.history.multipliers.items()},
                 "certificates": found.certificates,
