@@ -121,7 +121,7 @@ def _draw_training(networks: Mapping[str, NetworkFindings]):
             style = {"x": "-", "z": "--"}.get(measure, ":")
             for layer in range(values.shape[1]):
                 label = f"{measure}, layer {layer + 2}" if values.shape[1] > 1 else measure
-                panels[1].plot(history.step, values[:, layer], style, lw=1, label=label)
+                panels[1].plot(history.step[made], values[made, layer], style, lw=1, label=label)
     panels[0].set(xlabel="training step", ylabel="loss, dB")
     panels[1].set(xlabel="training step", ylabel="multiplier")
     for panel in panels:
