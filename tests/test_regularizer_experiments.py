@@ -213,7 +213,7 @@ def test_misuse_is_told_and_writes_nothing(arguments, message, tmp_path, capsys,
 
 @pytest.mark.parametrize(
     ("name", "trainings"),
-    [("wcrr", ("train-wcrr-seed0", "train-wcrr-seed1", "train-wcrr-seed2")), ("crr", ("train-crr-seed0",))],
+    [("wcrr", tuple(f"train-wcrr-seed{seed}" for seed in range(4))), ("crr", ("train-crr-seed0",))],
 )
 def test_shipped_cards_and_weights_are_those_of_the_committed_runs(name, trainings):
     evaluation, *others = (
