@@ -81,8 +81,25 @@ class Unrolled(nnx.Module):
 
     def trajectory(self, problem: Problem, record: Callable[[State], PyTree] = lambda state: state) -> PyTree:
         """What `record` keeps of the start and of the state after each layer: leading axis `num_layers + 1`."""
-        start, _, records = self._run(problem, record)
-        return jax.tree.map(lambda a, b: jnp.concatenate([jnp.asarray(a)[None], b]), record(start), records)
+        return self.run(problem, record)[1]
+
+    def run(self, problem: Problem, record: Callable[[State], PyTree]) -> tuple[State, PyTree]:
+        """The state after the last layer, and what `record` keeps of the start and of the state after each layer.
+
+        For losses on the last estimate under constraints on all: a `record` that measures stores one number a layer,
+        where one that returns the estimate stores them all, and training takes longer (see `descent_violation`).
+
+        >>> from unroll_jax import algorithms, objectives, operators
+        >>> operator = operators.Dense(jnp.eye(2))
+        >>> network = unroll(algorithms.lista(), 3, algorithms.lista_params(operator, l1_weight=0.5))
+        >>> problem = objectives.LeastSquares(operator, jnp.array([2.0, 0.0]))
+        >>> state, norms = network.run(problem, lambda state: jnp.sum(state.x**2))
+        >>> state.x.round(3), norms.round(3)
+        (Array([1.5, 0. ], dtype=float32), Array([0.  , 2.25, 2.25, 2.25], dtype=float32))
+        """
+        start, final, records = self._run(problem, record)
+        joined = jax.tree.map(lambda a, b: jnp.concatenate([jnp.asarray(a)[None], b]), record(start), records)
+        return final, joined
 
     def with_algorithm(self, algorithm: Algorithm) -> "Unrolled":
         """A network with these parameters and settings that runs `algorithm`: the same layers under noise, say."""

@@ -80,7 +80,7 @@ def _library(problems: Problems, algorithm: uj.Algorithm) -> Callable[[], Any]:
         problem = uj.objectives.Lasso(uj.operators.Dense(matrix), measurement, weight)
         params = uj.algorithms.ProximalGradientParams(step, weight)
         return uj.solve(
-            algorithm, params, problem, tolerance=GAP, max_steps=10_000, residual=relative_gap, check_every=10
+            algorithm, params, problem, tolerance=GAP, max_steps=10_000, residual=relative_gap, check_every=16
         ).state.x
 
     batched = jax.jit(jax.vmap(solve, (axis, 0, axis)))

@@ -154,10 +154,14 @@ def make_trainer(
         del key
         if constraint == "none":
             return _loss(jax.vmap(lambda x: model(problem(x)).x)(batch["x"]), batch["y"]), {}
-        run = lambda x: model.trajectory(problem(x), record=lambda state: state.x)
-        codes = jax.vmap(run)(batch["x"])
-        closer = uj.constraints.descent(measures[constraint], RATE)
-        return _loss(codes[:, -1], batch["y"]), {"closer": jnp.mean(jax.vmap(closer)(codes, batch), axis=0)}
+
+        def solve(example: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            measure = lambda state: measures[constraint](state.x, example)
+            state, values = model.run(problem(example["x"]), record=measure)
+            return state.x, uj.constraints.descent_violation(values, RATE)
+
+        codes, violation = jax.vmap(solve)(batch)
+        return _loss(codes, batch["y"]), {"closer": jnp.mean(violation, axis=0)}
 
     trainer = uj.primal_dual(terms, optax.adam(LEARNING_RATE), optax.sgd(DUAL_RATE))
     model = uj.unroll(
