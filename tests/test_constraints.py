@@ -13,6 +13,7 @@ from unroll_jax import constraints
 from unroll_jax.constraints import (
     conditional_value_at_risk,
     descent,
+    descent_violation,
     distance_to,
     expected_hinge,
     gradient_norm,
@@ -183,6 +184,35 @@ def test_stop_gradient_previous(form, stop):
     np.testing.assert_allclose(np.diagonal(jacobian, 1), by_current)
     np.testing.assert_allclose(np.diagonal(jacobian), [0, 0] if stop else by_previous)
     np.testing.assert_array_equal(constraint(values, None), descent(identity, 0.25, form=form)(values, None))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("stop", [False, True])
+def test_values_measured_on_the_way_give_the_same_violations(form, stop):
+    values = jnp.array([8.0, 4.0, 3.0, 0.5])
+    options = {"form": form, "stop_gradient_previous": stop}
+    direct = jax.value_and_grad(lambda values: jnp.sum(descent_violation(values, 0.25, **options) ** 2))
+    measured = jax.value_and_grad(lambda values: jnp.sum(descent(identity, 0.25, **options)(values, None) ** 2))
+    for found, expected in zip(direct(values), measured(values), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "rate", "form", "message"),
+    [
+        (
+            jnp.ones((2, 3)),
+            0.1,
+            "ratio",
+            r"`values` must be one example's, of shape \(num_layers \+ 1,\), got \(2, 3\)",
+        ),
+        (jnp.ones(3), 1.0, "ratio", "`rate` must"),
+        (jnp.ones(3), 0.1, "quotient", '`form` must be "difference" or "ratio", got \'quotient\''),
+    ],
+)
+def test_misuse_of_measured_values_is_told(values, rate, form, message):
+    with pytest.raises(ValueError, match=message):
+        descent_violation(values, rate, form=form)
 
 
 def test_a_batch_of_constraints_is_a_loop():

@@ -386,6 +386,15 @@ def test_record_keeps_what_it_returns():
     np.testing.assert_array_equal(records["is_positive"], trajectory.x > 0)
 
 
+@pytest.mark.parametrize("compute_dtype", [None, jnp.bfloat16])
+def test_run_gives_the_last_state_and_the_records(compute_dtype):
+    model = network("NamedTuple", compute_dtype=compute_dtype)
+    record = lambda state: jnp.sum(state.x)
+    state, records = jax.jit(lambda model, problem: model.run(problem, record))(model, PROBLEM)
+    assert_same(state, jax.jit(lambda model, problem: model(problem))(model, PROBLEM))
+    assert_same(records, jax.jit(lambda model, problem: model.trajectory(problem, record))(model, PROBLEM))
+
+
 # --- prepare ------------------------------------------------------------------------------------------------
 
 
