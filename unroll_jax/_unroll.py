@@ -89,13 +89,10 @@ class Unrolled(nnx.Module):
         For losses on the last estimate under constraints on all: a `record` that measures stores one number a layer,
         where one that returns the estimate stores them all, and training takes longer (see `descent_violation`).
 
-        >>> from unroll_jax import algorithms, objectives, operators
-        >>> operator = operators.Dense(jnp.eye(2))
-        >>> network = unroll(algorithms.lista(), 3, algorithms.lista_params(operator, l1_weight=0.5))
-        >>> problem = objectives.LeastSquares(operator, jnp.array([2.0, 0.0]))
-        >>> state, norms = network.run(problem, lambda state: jnp.sum(state.x**2))
-        >>> state.x.round(3), norms.round(3)
-        (Array([1.5, 0. ], dtype=float32), Array([0.  , 2.25, 2.25, 2.25], dtype=float32))
+        >>> halve = Algorithm(lambda problem: problem, lambda weight, x, problem: weight * x)
+        >>> x, squares = unroll(halve, 3, jnp.asarray(0.5)).run(jnp.asarray(8.0), record=lambda x: x**2)
+        >>> x, squares
+        (Array(1., dtype=float32), Array([64., 16.,  4.,  1.], dtype=float32))
         """
         start, final, records = self._run(problem, record)
         joined = jax.tree.map(lambda a, b: jnp.concatenate([jnp.asarray(a)[None], b]), record(start), records)
