@@ -73,8 +73,11 @@ def fit_actnorm(batch: Array) -> ActNorm:
     if batch.ndim < 2 or batch.size == 0:
         raise ValueError(f"`batch` must have shape (..., channels), and examples, got {batch.shape}.")
     axes = tuple(range(batch.ndim - 1))
+    mean = jnp.mean(batch, axis=axes, keepdims=True)
+    # what rounding took, which a small deviation magnifies
+    mean += jnp.mean(batch - mean, axis=axes, keepdims=True)
     std = jnp.maximum(jnp.std(batch, axis=axes), _SMALLEST_STD)
-    return ActNorm(-jnp.mean(batch, axis=axes), -jnp.log(std))
+    return ActNorm(-mean.ravel(), -jnp.log(std))
 
 
 @jax.tree_util.register_dataclass
