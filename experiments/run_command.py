@@ -2,17 +2,37 @@
 
 import abc
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from experiments.config import kept_options
-from experiments.files import CONFIG, default_run_path, run_folder
+from experiments.files import CONFIG, METRICS, default_run_path, run_folder
 from experiments.report import write_json
 
 
+class Report(Protocol):
+    """A module that tells of an experiment's results."""
+
+    def markdown(self, results: Any, figure_paths: Sequence[Path], folder: Path, /) -> str:
+        """The whole report."""
+        ...
+
+    def metrics(self, results: Any, figure_paths: Sequence[Path], folder: Path, /) -> dict[str, Any]:
+        """All numbers."""
+        ...
+
+    def summary(self, results: Any, /) -> str:
+        """The main tables."""
+        ...
+
+
+class _Seeded:
+    seed: int  # no option yet: each command has its own, which says what it decides
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RunCommand(abc.ABC):
+class RunCommand(_Seeded, abc.ABC):
     """A command that writes a run folder, and goes on with one that was stopped.
 
     Attributes:
@@ -22,9 +42,6 @@ class RunCommand(abc.ABC):
 
     NAME: ClassVar[str]
     FILES: ClassVar[str]
-
-    seed: int = 0
-    """Decides all that is random."""
 
     out: Path | None = None
     """The run folder to make; it must not exist. Default: runs/NAME-DATE-TIME."""
@@ -65,14 +82,22 @@ class RunCommand(abc.ABC):
         print(summary)
         print(f"\nWritten to {out}: {self.FILES}.")
 
-    def positive_options(self, names: Iterable[str]) -> dict[str, Any]:
+    def given_options(self, names: Iterable[str], at_least: float | None = None) -> dict[str, Any]:
         """Those of the options `names` that were given, by name.
 
         Raises:
-            ValueError: for one that is not positive.
+            ValueError: for one below `at_least`, or by default for one that is not positive.
         """
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         for name, value in given.items():
-            if not value > 0:
-                raise ValueError(f"`--{name.replace('_', '-')}` must be positive, got {value}.")
+            if not (value > 0 if at_least is None else value >= at_least):
+                wanted = "positive" if at_least is None else f"at least {at_least}"
+                raise ValueError(f"`--{name.replace('_', '-')}` must be {wanted}, got {value}.")
         return given
+
+
+def write_results(folder: Path, report: Report, results: Any, figure_paths: Sequence[Path]) -> str:
+    """Write report.md and, which ends the run, metrics.json; returns the main tables."""
+    (folder / "report.md").write_text(report.markdown(results, figure_paths, folder), encoding="utf-8")
+    write_json(folder / METRICS, report.metrics(results, figure_paths, folder))
+    return report.summary(results)

@@ -80,10 +80,8 @@ def test_random_convolution_is_orthogonal():
 
 
 def test_actnorm_starts_with_the_statistics_of_the_data(precision):
-    # far from 0, where sums round most
-    batch = jnp.asarray(
-        5 + np.array([0.3, 0.6, 0.9]) * np.random.default_rng(0).standard_normal((64, 4, 4, 3)), precision
-    )
+    rng = np.random.default_rng(31)  # for which the mean of the batch by itself rounds too much
+    batch = jnp.asarray(5 + np.array([0.3, 0.6, 0.9]) * rng.standard_normal((16, 4, 4, 3)), precision)
     norm = bijections.fit_actnorm(batch)
     out = np.asarray(jax.vmap(lambda x: norm.forward(x)[0])(batch), np.float64)
     np.testing.assert_allclose(np.mean(out, axis=(0, 1, 2)), 0, atol=1e-5)

@@ -192,7 +192,7 @@ def test_the_command_writes_a_complete_run_folder_and_resumes_one(tiny, tmp_path
     assert set(found["coders"]) == {"inf"} and set(found["descent"]["inf"]) == {"last", "descent", "layers"}
     assert len(found["coders"]["inf"]["alista"]["nmse_db"]) == 4
     text = (out / "report.md").read_text()
-    assert "--coders alista slista --snr inf" in text
+    assert "--coders alista slista --snr inf --seed 3" in text
     assert sorted(path.name for path in (out / "figures").iterdir()) == ["descent.png", "layers.png"]
     assert all(figure["path"] in text for figure in found["figures"])
     assert {path.name for path in (out / "solvers").iterdir()} == {
@@ -211,8 +211,8 @@ def test_the_command_writes_a_complete_run_folder_and_resumes_one(tiny, tmp_path
     ("arguments", "message"),
     [
         (["--seed", "-1"], "`--seed` must be non-negative"),
-        (["--num-steps", "0"], "`--num-steps` must be positive"),
-        (["--num-layers", "0"], "`--num-layers` must be positive"),
+        (["--num-steps", "0"], "`--num-steps` must be at least 1"),
+        (["--num-layers", "0"], "`--num-layers` must be at least 1"),
         (["--coders", "lista", "fista"], "`--coders` must be among lista, lista-cp, "),
         (["--snr", "loud"], "`--snr` must be numbers of decibels, or inf, got 'loud'"),
         (["--snr", "20", "20.0"], "`--snr` must be one or several different numbers"),

@@ -61,11 +61,16 @@ def _rows(name: str, problems: Problems, rounds: int) -> list[Row]:
 
 def _admm_rows(problems: Problems, rounds: int) -> list[Row]:
     num = 50
-    own = {"ADMM": Side(_library_admm(problems, num))}
+    matrix = jnp.asarray(problems.matrices[0])
+    own = {
+        "ADMM": Side(_library_admm(uj.operators.factored(matrix), problems, num)),
+        "ADMM, Dense": Side(_library_admm(uj.operators.Dense(matrix), problems, num), same_as="ADMM"),
+    }
     compared = compare(own, {"scico": lambda: others.scico_admm_side(problems, num)}, rounds=rounds, warm_up=2)
     return [
         seconds_row(f"Lasso, one problem: {num} iterations of ADMM", compared, "ADMM"),
         ratio_row(f"Lasso, one problem: scico / {num} iterations of ADMM", compared, "scico", "ADMM"),
+        ratio_row("Lasso, one problem: ADMM, a factor in each iteration / factored", compared, "ADMM, Dense", "ADMM"),
     ]
 
 
@@ -80,15 +85,14 @@ def _library(problems: Problems, algorithm: uj.Algorithm) -> Callable[[], Any]:
         problem = uj.objectives.Lasso(uj.operators.Dense(matrix), measurement, weight)
         params = uj.algorithms.ProximalGradientParams(step, weight)
         return uj.solve(
-            algorithm, params, problem, tolerance=GAP, max_steps=10_000, residual=relative_gap, check_every=16
+            algorithm, params, problem, tolerance=GAP, max_steps=10_000, residual=relative_gap, check_every=10
         ).state.x
 
     batched = jax.jit(jax.vmap(solve, (axis, 0, axis)))
     return lambda: batched(*arguments)
 
 
-def _library_admm(problems: Problems, num_iterations: int) -> Callable[[], Any]:
-    operator = uj.operators.factored(jnp.asarray(problems.matrices[0]))
+def _library_admm(operator: uj.operators.Dense, problems: Problems, num_iterations: int) -> Callable[[], Any]:
     params = uj.algorithms.admm_params(problems.l1_weight)
 
     @jax.jit

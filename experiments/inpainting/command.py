@@ -10,22 +10,22 @@ from flax import nnx
 
 import unroll_jax as uj
 from experiments.events import read_events, total_seconds
-from experiments.files import METRICS, WORK
+from experiments.files import WORK
 from experiments.inpainting import figures, measuring, networks, prior, report
 from experiments.inpainting.networks import VARIANTS
 from experiments.inpainting.problem import make_problem
 from experiments.inpainting.settings import PRESETS, Preset, Settings
 from experiments.report import environment, write_json
-from experiments.run_command import RunCommand
+from experiments.run_command import RunCommand, write_results
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InpaintingCommand(RunCommand):
     """Fill in holes of images by an unrolled network with a normalizing flow in every layer, trained to descend.
 
-    Trains a Glow for likelihood, then GLOW-Prox networks that start from it, plainly and under descent constraints, and
-    reports on held-out crops: quality layer by layer beside total variation and biharmonic inpainting, certificates of
-    descent, and robustness against perturbed measurements.
+    Trains a Glow for likelihood and then for its most probable images given measurements, and GLOW-Prox networks that
+    start from it, plainly and under descent constraints; reports on held-out crops: quality layer by layer beside total
+    variation and biharmonic inpainting, certificates of descent, and robustness against perturbed measurements.
 
     Examples: `python -m experiments inpainting --data bsds500/train`, under 30 minutes on 2 cores;
     `python -m experiments inpainting --data celeba/ --preset paper`, for a GPU;
@@ -61,7 +61,7 @@ class InpaintingCommand(RunCommand):
         """
         if self.preset not in PRESETS:
             raise ValueError(f"`--preset` must be one of {', '.join(PRESETS)}, got {self.preset!r}.")
-        overrides = self.positive_options(("flow_steps", "train_steps", "num_held_out"))
+        overrides = self.given_options(("flow_steps", "train_steps", "num_held_out"))
         settings = dataclasses.replace(PRESETS[self.preset], **overrides)
         if settings.num_held_out < 2:
             raise ValueError(f"`--num-held-out` must be at least 2 for a certificate, got {settings.num_held_out}.")
@@ -129,9 +129,7 @@ class InpaintingCommand(RunCommand):
             perturbed=perturbed,
             total_seconds=seconds.save(),
         )
-        (folder / "report.md").write_text(report.markdown(results, figure_paths, folder), encoding="utf-8")
-        write_json(folder / METRICS, report.metrics(results, figure_paths, folder))
-        return report.summary(results)
+        return write_results(folder, report, results, figure_paths)
 
 
 class _Seconds:

@@ -84,7 +84,7 @@ GLOW_PROX = glow_prox(start=smooth_fill, flow_of=given_measured)
 
 
 def make_network(flow: Glow, settings: Settings) -> uj.Unrolled:
-    """The network before training: every layer has the flow that was trained for likelihood."""
+    """The network before training: every layer has this flow."""
     params = glow_prox_params(
         flow, step_size=settings.step_size, strength=jnp.full(settings.num_levels, settings.strength)
     )

@@ -10,14 +10,13 @@ from flax import nnx
 
 import unroll_jax as uj
 from experiments.data import Image
-from experiments.files import METRICS
 from experiments.lipschitz_denoiser import blocks, figures, measuring, networks, report, restoration
 from experiments.lipschitz_denoiser import settings as all_settings
 from experiments.lipschitz_denoiser.networks import VARIANTS, Variant
 from experiments.lipschitz_denoiser.problem import Problem, make_problem
 from experiments.lipschitz_denoiser.settings import Settings
-from experiments.report import environment, write_json
-from experiments.run_command import RunCommand
+from experiments.report import environment
+from experiments.run_command import RunCommand, write_results
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,7 +63,7 @@ class LipschitzDenoiserCommand(RunCommand):
         Raises:
             ValueError: for numbers that make no run.
         """
-        overrides = self.positive_options(("sigma", "num_steps", "num_blocks", "num_filters"))
+        overrides = self.given_options(("sigma", "num_steps", "num_blocks", "num_filters"))
         settings = dataclasses.replace(all_settings.DEFAULTS, **overrides)
         blocks.cosine_filters(settings.kernel_size, settings.num_filters)  # checks their number
         return settings
@@ -111,9 +110,7 @@ class LipschitzDenoiserCommand(RunCommand):
             histories=histories,
             total_seconds=time.monotonic() - started,
         )
-        (folder / "report.md").write_text(report.markdown(results, figure_paths, folder), encoding="utf-8")
-        write_json(folder / METRICS, report.metrics(results, figure_paths, folder))
-        return report.summary(results)
+        return write_results(folder, report, results, figure_paths)
 
 
 def _tuning_images(problem: Problem, settings: Settings) -> list[restoration.Blurred]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from experiments.data import Image, load_images, middle, split_images
 from experiments.denoising.weights import load_weights
-from experiments.files import METRICS, WORK
+from experiments.files import WORK
 from experiments.reconstruction import figures, report, solvers
 from experiments.reconstruction import settings as all_settings
 from experiments.reconstruction.problems import PROBLEMS, Measured
@@ -21,7 +21,7 @@ from experiments.reconstruction.settings import Settings
 from experiments.reconstruction.solvers import Restored
 from experiments.reconstruction.tuning import Found, search
 from experiments.report import environment, write_json
-from experiments.run_command import RunCommand
+from experiments.run_command import RunCommand, write_results
 from unroll_jax.regularizers import RidgeParams
 
 STRENGTHS = (1e-6, 10.0)
@@ -115,9 +115,7 @@ class ReconstructCommand(RunCommand):
             tuning_images=[image.name for image in tuning],
             total_seconds=time.monotonic() - started,
         )
-        (folder / "report.md").write_text(report.markdown(results, figure_paths, folder), encoding="utf-8")
-        write_json(folder / METRICS, report.metrics(results, figure_paths, folder))
-        return report.summary(results)
+        return write_results(folder, report, results, figure_paths)
 
 
 def _solve(

@@ -9,9 +9,9 @@ import numpy as np
 
 import unroll_jax as uj
 from experiments import data
-from experiments.files import METRICS, WORK
-from experiments.report import environment, write_json
-from experiments.run_command import RunCommand
+from experiments.files import WORK
+from experiments.report import environment
+from experiments.run_command import RunCommand, write_results
 from experiments.sparse_coding import evaluation, figures, networks, report
 from experiments.sparse_coding.problem import SparseCoding, load_problem, make_problem, save_problem
 from experiments.sparse_coding.settings import PRESETS, Precision, Preset, Settings
@@ -67,7 +67,7 @@ class SparseCodingCommand(RunCommand):
         """
         if self.preset not in PRESETS:
             raise ValueError(f"`--preset` must be one of {', '.join(PRESETS)}, got {self.preset!r}.")
-        overrides = self.positive_options(("num_steps", "num_train", "num_held_out", "learning_rate"))
+        overrides = self.given_options(("num_steps", "num_train", "num_held_out", "learning_rate"))
         if self.precision is not None:
             overrides["precision"] = self.precision
         settings = dataclasses.replace(PRESETS[self.preset], **overrides)
@@ -118,9 +118,7 @@ class SparseCodingCommand(RunCommand):
             shift_levels=[shift.level for shift in shifts],
             total_seconds=time.monotonic() - started,
         )
-        (folder / "report.md").write_text(report.markdown(results, figure_paths, folder), encoding="utf-8")
-        write_json(folder / METRICS, report.metrics(results, figure_paths, folder))
-        return report.summary(results)
+        return write_results(folder, report, results, figure_paths)
 
 
 def _export(network: uj.Unrolled, problem: SparseCoding, found: evaluation.Evaluation, path: Path) -> None:

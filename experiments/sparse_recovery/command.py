@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 
 import unroll_jax as uj
-from experiments.files import METRICS
-from experiments.report import environment, write_json
-from experiments.run_command import RunCommand
+from experiments.report import environment
+from experiments.run_command import RunCommand, write_results
 from experiments.sparse_recovery import evaluation, figures, report, training
 from experiments.sparse_recovery.coders import CODERS
 from experiments.sparse_recovery.problem import make_task
@@ -62,7 +61,7 @@ class SparseRecoveryCommand(RunCommand):
                 raise ValueError(f"`--snr` must be numbers of decibels, or inf, got {snr!r}.")
         if not self.snr or len({float(snr) for snr in self.snr}) < len(self.snr):
             raise ValueError(f"`--snr` must be one or several different numbers, got {' '.join(self.snr) or 'none'}.")
-        overrides = self.positive_options(("num_steps", "num_layers"))
+        overrides = self.given_options(("num_steps", "num_layers"), at_least=1)
         return dataclasses.replace(Settings(), snrs=tuple(self.snr), **overrides)
 
     def run_in(self, folder: Path, settings: Settings) -> str:
@@ -108,9 +107,7 @@ class SparseRecoveryCommand(RunCommand):
             seconds=seconds,
             total_seconds=time.monotonic() - started,
         )
-        (folder / "report.md").write_text(report.markdown(results, figure_paths, folder), encoding="utf-8")
-        write_json(folder / METRICS, report.metrics(results, figure_paths, folder))
-        return report.summary(results)
+        return write_results(folder, report, results, figure_paths)
 
 
 def _is_snr(text: str) -> bool:

@@ -4,9 +4,8 @@ import dataclasses
 import time
 from pathlib import Path
 
-from experiments.files import METRICS
-from experiments.report import environment, write_json
-from experiments.run_command import RunCommand
+from experiments.report import environment
+from experiments.run_command import RunCommand, write_results
 from experiments.spline_fit.settings import Settings
 
 
@@ -44,19 +43,13 @@ class SplineFitCommand(RunCommand):
         Raises:
             ValueError: for numbers that make no run.
         """
-        for option, smallest in (("num_sites", 3), ("num_steps", 1), ("num_networks", 1)):
-            value = getattr(self, option)
-            if value is not None and value < smallest:
-                raise ValueError(f"`--{option.replace('_', '-')}` must be at least {smallest}, got {value}.")
-        overrides = {
-            "num_sites": self.num_sites,
-            "num_steps": self.num_steps,
-            "num_network_steps": self.num_steps,
-            "num_seeds": self.num_networks,
-        }
-        return dataclasses.replace(
-            Settings(), **{name: value for name, value in overrides.items() if value is not None}
-        )
+        given = self.given_options(("num_sites",), at_least=3)
+        given |= self.given_options(("num_steps", "num_networks"), at_least=1)
+        if "num_steps" in given:
+            given["num_network_steps"] = given["num_steps"]
+        if "num_networks" in given:
+            given["num_seeds"] = given.pop("num_networks")
+        return dataclasses.replace(Settings(), **given)
 
     def run_in(self, folder: Path, settings: Settings) -> str:
         """Run the experiment and write its folder."""
@@ -87,6 +80,4 @@ class SplineFitCommand(RunCommand):
             pruned=pruned,
             total_seconds=time.monotonic() - started,
         )
-        (folder / "report.md").write_text(report.markdown(results, paths, folder), encoding="utf-8")
-        write_json(folder / METRICS, report.metrics(results, paths, folder))
-        return report.summary(results)
+        return write_results(folder, report, results, paths)

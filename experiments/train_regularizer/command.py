@@ -8,9 +8,8 @@ from typing import get_args
 import jax
 
 import unroll_jax as uj
-from experiments.files import METRICS
-from experiments.report import environment, write_json
-from experiments.run_command import RunCommand
+from experiments.report import environment
+from experiments.run_command import RunCommand, write_results
 from experiments.train_regularizer import figures, measuring, report, training
 from experiments.train_regularizer import settings as all_settings
 from experiments.train_regularizer.problem import make_data
@@ -82,22 +81,8 @@ class TrainRegularizerCommand(RunCommand):
         Raises:
             ValueError: for numbers that make no run.
         """
-        overrides = {}
-        for name in (
-            "rho",
-            "filter_rate",
-            "spline_rate",
-            "variation_weight",
-            "num_steps",
-            "batch_size",
-            "num_unrolled",
-        ):
-            value = getattr(self, name)
-            if value is not None:
-                smallest = 1 if isinstance(value, int) else 0
-                if not value >= smallest:
-                    raise ValueError(f"`--{name.replace('_', '-')}` must be at least {smallest}, got {value}.")
-                overrides[name] = value
+        overrides = self.given_options(("rho", "filter_rate", "spline_rate", "variation_weight"), at_least=0)
+        overrides |= self.given_options(("num_steps", "batch_size", "num_unrolled"), at_least=1)
         for name, kind in (("mode", Mode), ("loss", Loss)):
             value = getattr(self, name)
             if value is not None:
@@ -142,6 +127,4 @@ class TrainRegularizerCommand(RunCommand):
             total_seconds=time.monotonic() - started,
         )
         figure_paths = figures.draw_all(folder / "figures", params, history, settings)
-        (folder / "report.md").write_text(report.markdown(results, figure_paths, folder), encoding="utf-8")
-        write_json(folder / METRICS, report.metrics(results, figure_paths, folder))
-        return report.summary(results)
+        return write_results(folder, report, results, figure_paths)
