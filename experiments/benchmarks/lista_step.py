@@ -125,9 +125,9 @@ def make_params(data: Mapping[str, np.ndarray]) -> uj.algorithms.LISTAParams:
 
 
 def library_step(sizes: Sizes, data: Mapping[str, np.ndarray], constraint: str, **options: Any) -> Callable[[], Any]:
-    """A function that makes the next training step and returns the loss and the violations; options of `make_trainer`."""
-    trainer, state, batch = make_trainer(sizes, data, constraint, **options)
     """A function that makes the next step and returns the loss and the violations; `options` are of `make_trainer`."""
+    trainer, state, batch = make_trainer(sizes, data, constraint, **options)
+    return stepping(trainer.step, state, batch)
 
 
 def stepping(step: Callable[[Any, Any], tuple[Any, uj.Report]], state: Any, batch: Any) -> Callable[[], Any]:
