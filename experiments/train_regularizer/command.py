@@ -13,7 +13,7 @@ from experiments.run_command import RunCommand, write_results
 from experiments.train_regularizer import figures, measuring, report, training
 from experiments.train_regularizer import settings as all_settings
 from experiments.train_regularizer.problem import make_data
-from experiments.train_regularizer.settings import Loss, Mode, Settings
+from experiments.train_regularizer.settings import Loss, Mode, Optimizer, Settings
 
 WEIGHTS = "regularizer.npz"
 
@@ -66,8 +66,11 @@ class TrainRegularizerCommand(RunCommand):
     num_unrolled: int | None = None
     """Steps of the denoiser in the mode unrolled, in place of 10."""
 
+    optimizer: Optimizer | None = None
+    """What changes the filters, in place of muon: adam."""
+
     filter_rate: float | None = None
-    """Learning rate of the filters, in place of 5e-3; those of scales and curvature change in proportion."""
+    """Learning rate of the filters, in place of 5e-2 of muon or 5e-3 of adam; those of scales and curvature change in proportion."""
 
     spline_rate: float | None = None
     """Learning rate of the splines in the second half, in place of 0; at most 1e-6, or they pick up noise."""
@@ -83,14 +86,15 @@ class TrainRegularizerCommand(RunCommand):
         """
         overrides = self.given_options(("rho", "filter_rate", "spline_rate", "variation_weight"), at_least=0)
         overrides |= self.given_options(("num_steps", "batch_size", "num_unrolled"), at_least=1)
-        for name, kind in (("mode", Mode), ("loss", Loss)):
+        for name, kind in (("mode", Mode), ("loss", Loss), ("optimizer", Optimizer)):
             value = getattr(self, name)
             if value is not None:
                 if value not in get_args(kind):
                     raise ValueError(f"`--{name}` must be one of {', '.join(get_args(kind))}, got {value!r}.")
                 overrides[name] = value
-        settings = dataclasses.replace(all_settings.DEFAULTS, **overrides)
-        factor = settings.filter_rate / all_settings.DEFAULTS.filter_rate
+        usual_rate = all_settings.FILTER_RATES[overrides.get("optimizer", all_settings.DEFAULTS.optimizer)]
+        settings = dataclasses.replace(all_settings.DEFAULTS, **{"filter_rate": usual_rate} | overrides)
+        factor = settings.filter_rate / usual_rate
         return dataclasses.replace(
             settings, scaling_rate=factor * settings.scaling_rate, curvature_rate=factor * settings.curvature_rate
         )

@@ -5,6 +5,9 @@ from typing import Literal
 
 Mode = Literal["equilibrium", "jacobian-free", "unrolled"]
 Loss = Literal["l1", "squared"]
+Optimizer = Literal["muon", "adam"]
+
+FILTER_RATES: dict[Optimizer, float] = {"muon": 5e-2, "adam": 5e-3}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Settings:
     num_steps: int
     batch_size: int
     warmup_steps: int
+    optimizer: Optimizer  # of the filters; all else takes Adam
     filter_rate: float
     scaling_rate: float
     curvature_rate: float
@@ -64,8 +68,8 @@ DEFAULTS = Settings(
     scales=(1.0, 0.9, 0.8, 0.7),
     mode="equilibrium",
     loss="l1",
-    tolerance=1e-3,
-    max_steps=60,
+    tolerance=3e-4,
+    max_steps=80,
     adjoint_tolerance=1e-2,
     adjoint_steps=25,
     num_unrolled=10,
@@ -73,7 +77,8 @@ DEFAULTS = Settings(
     num_steps=1_000,
     batch_size=16,
     warmup_steps=10,
-    filter_rate=5e-3,
+    optimizer="muon",
+    filter_rate=FILTER_RATES["muon"],
     scaling_rate=1e-2,
     curvature_rate=2e-3,
     spline_rate=0.0,

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 
 import unroll_jax as uj
 from experiments.events import read_events, total_seconds
@@ -20,6 +21,8 @@ from unroll_jax.splines import second_order_variation
 
 UNIT = 255.0
 EVEN = 5.0  # noise below it counts less
+
+Method = Callable[[optax.Schedule], optax.GradientTransformation]
 
 
 class History(NamedTuple):
@@ -172,10 +175,10 @@ def train(
 
 
 def make_optimizer(settings: Settings, start: RidgeParams) -> optax.GradientTransformation:
-    """Adam with a rate for each kind of parameter, which rises shortly and falls as a cosine."""
+    """Muon or Adam for the filters, Adam for the rest, with rates that rise shortly and fall as a cosine."""
     num_frozen = int(settings.frozen_share * settings.num_steps)
 
-    def adam(rate: float, num_waiting: int = 0) -> optax.GradientTransformation:
+    def rated(method: Method, rate: float, num_waiting: int = 0) -> optax.GradientTransformation:
         if rate == 0:
             return optax.set_to_zero()
         steps = max(settings.num_steps - num_waiting, 2)
@@ -183,18 +186,26 @@ def make_optimizer(settings: Settings, start: RidgeParams) -> optax.GradientTran
         schedule = optax.warmup_cosine_decay_schedule(0.0, rate, warmup, steps, end_value=rate / 100)
         if num_waiting:
             schedule = optax.join_schedules([optax.constant_schedule(0.0), schedule], [num_waiting])
-        return optax.adam(schedule)
+        return method(schedule)
 
     rates: dict[Hashable, optax.GradientTransformation] = {
-        "filters": adam(settings.filter_rate),
-        "scaling": adam(settings.scaling_rate),
-        "curvature": adam(settings.curvature_rate),
-        "splines": adam(settings.spline_rate, num_frozen),
+        "filters": rated(_muon if settings.optimizer == "muon" else optax.adam, settings.filter_rate),
+        "scaling": rated(optax.adam, settings.scaling_rate),
+        "curvature": rated(optax.adam, settings.curvature_rate),
+        "splines": rated(optax.adam, settings.spline_rate, num_frozen),
     }
     optimizer = optax.multi_transform(rates, uj.regularizers.ridge_labels)
     if settings.spline_rate == 0:
         return optimizer
     return optax.chain(optimizer, uj.regularizers.keep_ridge_feasible(start.grid))
+
+
+def _muon(schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Muon, to which a convolution's kernel is the matrix from the values it sees to its channels."""
+    axes = optax.contrib.MuonDimensionNumbers(reduction_axis=(0, 1, 2), output_axis=3)
+    return optax.contrib.muon(
+        schedule, muon_weight_dimension_numbers=lambda kernels: jax.tree.map(lambda _: axes, kernels)
+    )
 
 
 def read_history(path: Path, steps_per_row: int) -> History:
