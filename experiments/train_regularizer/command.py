@@ -70,7 +70,8 @@ class TrainRegularizerCommand(RunCommand):
     """What changes the filters, in place of muon: adam."""
 
     filter_rate: float | None = None
-    """Learning rate of the filters, in place of 5e-2 of muon or 5e-3 of adam; those of scales and curvature change in proportion."""
+    """Learning rate of the filters, in place of 5e-2 (muon) or 5e-3 (adam); those of scales and curvature change in
+    proportion."""
 
     spline_rate: float | None = None
     """Learning rate of the splines in the second half, in place of 0; at most 1e-6, or they pick up noise."""
