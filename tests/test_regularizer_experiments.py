@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from PIL import Image as PillowImage
 
 import unroll_jax as uj
@@ -19,6 +20,7 @@ from experiments.reconstruction import settings as reconstruction_settings
 from experiments.reconstruction.tuning import search
 from experiments.train_regularizer import settings, training
 from experiments.train_regularizer.card import card
+from unroll_jax.regularizers import RidgeRegularizer
 
 RESULTS = Path(__file__).parent.parent / "experiments" / "results"
 
@@ -104,6 +106,27 @@ def test_the_cheaper_modes_train_too(mode, trained, photographs, tmp_path, monke
     assert params.rho == 0
     np.testing.assert_array_equal(params.convex, old.convex)
     assert np.any(np.asarray(params.kernels[0]) != np.asarray(old.kernels[0]))
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adam"])
+def test_only_muon_moves_the_filters_alike_in_all_directions(optimizer):
+    start = uj.regularizers.ridge_params(jax.random.key(0), channels=(4, 8), rho=0.0)
+    chosen = dataclasses.replace(settings.DEFAULTS, optimizer=optimizer, warmup_steps=0)
+    method = training.make_optimizer(chosen, start)
+    rng = np.random.default_rng(0)
+
+    def gradient(leaf):
+        in_one_direction = rng.normal(size=(*leaf.shape[:-1], 1)) if leaf.ndim == 4 else 1.0
+        return (in_one_direction + 0.1 * rng.normal(size=leaf.shape)).astype(np.float32)
+
+    params = nnx.state(RidgeRegularizer(start), nnx.Param)
+    changes, _ = method.update(jax.tree.map(gradient, params), method.init(params), params)
+    spreads = []
+    for kernel in changes["kernels"].values():
+        sizes = np.linalg.svd(kernel[...].reshape(-1, kernel.shape[-1]), compute_uv=False)
+        spreads.append(sizes[0] / sizes[-1])
+    assert max(spreads) < 2 if optimizer == "muon" else min(spreads) > 4
+    assert np.all(changes["scaling"][...] != 0) and changes["log_mu"][...] != 0
 
 
 def test_denoise_takes_a_picture_and_writes_one(photographs, tmp_path, capsys):
