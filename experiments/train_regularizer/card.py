@@ -86,7 +86,8 @@ def _training(training: dict[str, Any], is_first: bool) -> str:
     return f"""`{command_line("train-regularizer", command, short=True)}`,
 commit {(where["git_commit"] or "unknown")[:12]}: {settings["num_steps"]:,} steps of {settings["batch_size"]} patches of
 {size} x {size} from {training["num_images"]} images of {data} (crops of BSDS500's train and test
-images), at the scales {", ".join(map(str, settings["scales"]))}; chosen at step {training["best_step"]:,} on
+images), at the scales {", ".join(map(str, settings["scales"]))}; the filters with
+{settings.get("optimizer", "adam").capitalize()}; chosen at step {training["best_step"]:,} on
 {training["num_validation"]} images of {validation}. {minutes:.0f} minutes on {where["cpu_count"]} CPU cores, shared
 with other work; jax {where["versions"]["jax"]}."""
 
