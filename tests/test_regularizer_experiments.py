@@ -31,6 +31,7 @@ TINY = dataclasses.replace(
     num_knots=21,
     mu=10.0,
     patch_size=12,
+    margin=2,
     num_patches=64,
     scales=(1.0, 0.8),
     max_steps=8,

@@ -55,7 +55,7 @@ class TrainRegularizerCommand(RunCommand):
     or through a few steps (unrolled)."""
 
     loss: Loss | None = None
-    """The error of a pixel: l1 or squared."""
+    """The error of a pixel, in place of squared: l1."""
 
     num_steps: int | None = None
     """Training steps, in place of 1000."""

@@ -26,6 +26,7 @@ class Settings:
     # data
     max_sigma: float  # noise levels are uniform between 0 and this
     patch_size: int
+    margin: int  # pixels along the edge whose error does not count: filters see zeros beyond it
     num_patches: int
     scales: tuple[float, ...]  # of the images the patches are cut from
     # the denoiser in training
@@ -64,10 +65,11 @@ DEFAULTS = Settings(
     mu=50.0,
     max_sigma=30.0,
     patch_size=40,
+    margin=6,
     num_patches=40_000,
     scales=(1.0, 0.9, 0.8, 0.7),
     mode="equilibrium",
-    loss="l1",
+    loss="squared",
     tolerance=3e-4,
     max_steps=80,
     adjoint_tolerance=1e-2,

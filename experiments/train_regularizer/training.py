@@ -90,7 +90,7 @@ def make_loss(settings: Settings) -> Callable[[RidgeRegularizer, jax.Array, jax.
     """`(model, clean patches, key) -> ()`: the mean error per pixel, and the TV2.
 
     Errors are in 8-bit units and weighted by 1 / (sigma + 5), of squares by its square, up to a constant: so that all
-    noise levels count alike.
+    noise levels count alike. Pixels in the margin do not count.
     """
     denoiser = make_denoiser(settings)
 
@@ -101,6 +101,8 @@ def make_loss(settings: Settings) -> Callable[[RidgeRegularizer, jax.Array, jax.
         noise = jax.random.normal(noise_key, clean.shape)
         noisy = clean + sigmas.reshape(-1, 1, 1, 1) * noise
         error = UNIT * (jax.vmap(denoiser, (None, 0, 0))(params, noisy, sigmas) - clean)
+        counted = slice(settings.margin, clean.shape[1] - settings.margin)
+        error = error[:, counted, counted]
         weights = (settings.max_sigma / 2 + EVEN) / (UNIT * sigmas + EVEN)
         weighted = weights.reshape(-1, 1, 1, 1) * error
         value = jnp.mean(jnp.abs(weighted)) if settings.loss == "l1" else jnp.mean(weighted**2)
