@@ -62,9 +62,10 @@ derivative""",
 {settings.kernel_size} x {settings.kernel_size}, two splines of {settings.num_knots} knots that all filters share, and a
 scale of each filter over the noise level. Trained as a denoiser of noise between 0 and {settings.max_sigma:g},
 {how},
-by the {settings.loss} error {settings.margin} pixels from the edge on, the filters with {settings.optimizer.capitalize()}, in {settings.num_steps} steps of
-{settings.batch_size} patches of {settings.patch_size} x {settings.patch_size} from {results.num_images} images at the
-scales {", ".join(map(str, settings.scales))}.
+by the {settings.loss} error of what is at least {settings.margin} pixels from the edge, the filters with
+{settings.optimizer.capitalize()}, in {settings.num_steps} steps of {settings.batch_size} patches of
+{settings.patch_size} x {settings.patch_size} from {results.num_images} images at the scales
+{", ".join(map(str, settings.scales))}.
 Step {results.best_step} was the best in validation and is what `regularizer.npz` holds.""",
     ]
     for table in tables(results):
