@@ -109,6 +109,19 @@ def test_the_cheaper_modes_train_too(mode, trained, photographs, tmp_path, monke
     assert np.any(np.asarray(params.kernels[0]) != np.asarray(old.kernels[0]))
 
 
+@pytest.mark.parametrize(("name", "power"), [("squared", 2), ("l1", 1)])
+def test_the_loss_counts_pixels_away_from_the_edge_alike_at_all_noise_levels(name, power):
+    start = uj.regularizers.ridge_params(jax.random.key(0), channels=(2,), size=3)
+    model = RidgeRegularizer(dataclasses.replace(start, kernels=(0 * start.kernels[0],)))  # which leaves the noise
+    clean, key = np.zeros((500, 9, 9, 1), np.float32), jax.random.key(1)
+    chosen = dataclasses.replace(settings.DEFAULTS, loss=name, margin=4)
+    sigma_key, noise_key = jax.random.split(key)
+    sigmas = jax.random.uniform(sigma_key, (500,), maxval=30 / 255)
+    middles = jax.random.normal(noise_key, clean.shape)[:, 4, 4, 0] * 255 * sigmas
+    expected = np.mean(np.abs(middles * 20 / (255 * sigmas + 5)) ** power)
+    np.testing.assert_allclose(training.make_loss(chosen)(model, clean, key), expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("optimizer", ["muon", "adam"])
 def test_only_muon_moves_the_filters_alike_in_all_directions(optimizer):
     start = uj.regularizers.ridge_params(jax.random.key(0), channels=(4, 8), rho=0.0)
