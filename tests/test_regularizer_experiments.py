@@ -250,7 +250,7 @@ def test_misuse_is_told_and_writes_nothing(arguments, message, tmp_path, capsys,
 
 @pytest.mark.parametrize(
     ("name", "trainings"),
-    [("wcrr", tuple(f"train-wcrr-seed{seed}" for seed in range(4))), ("crr", ("train-crr-seed0",))],
+    [("wcrr", tuple(f"train-wcrr-seed{seed}" for seed in range(4))), ("crr", ("train-crr-seed0", "train-crr-seed1"))],
 )
 def test_shipped_cards_and_weights_are_those_of_the_committed_runs(name, trainings):
     evaluation, *others = (

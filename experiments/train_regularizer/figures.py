@@ -18,17 +18,18 @@ def draw_all(folder: Path, params: RidgeParams, history: History, settings: Sett
     """All figures as PNG files in `folder`; their paths."""
     matplotlib.use("Agg")  # no screen is needed
     drawn = {
-        "training": _draw_training(history),
+        "training": _draw_training(history, settings),
         "filters": _draw_filters(params, settings),
         "activations": _draw_activations(params, settings),
     }
     return save_figures(drawn, folder, dpi=120)
 
 
-def _draw_training(history: History):
+def _draw_training(history: History, settings: Settings):
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
     left.plot(history.step, history.loss, lw=1.2)
-    left.set(xlabel="training step", ylabel="loss, 8-bit units", yscale="log")
+    unit = "8-bit units" + (", squared" if settings.loss == "squared" else "")
+    left.set(xlabel="training step", ylabel=f"loss, {unit}", yscale="log")
     for name, values in history.validation.items():
         right.plot(history.validation_step, values - values[-1], marker="o", ms=3, label=f"sigma {name}")
     right.set(xlabel="training step", ylabel="validation PSNR less the last, dB")
