@@ -31,7 +31,6 @@ TINY = dataclasses.replace(
     num_knots=21,
     mu=10.0,
     patch_size=12,
-    margin=2,
     num_patches=64,
     scales=(1.0, 0.8),
     max_steps=8,
@@ -101,7 +100,8 @@ def test_training_writes_a_complete_folder_and_goes_on_where_it_was_stopped(trai
 def test_the_cheaper_modes_train_too(mode, trained, photographs, tmp_path, monkeypatch):
     monkeypatch.setattr(settings, "DEFAULTS", dataclasses.replace(TINY, num_steps=3, spline_rate=0.0))
     start = trained / "regularizer.npz"
-    arguments = ["--data", str(photographs), "--init", str(start), "--mode", mode, "--loss", "squared", "--rho", "0"]
+    arguments = ["--data", str(photographs), "--init", str(start), "--mode", mode, "--loss", "l1"]
+    arguments += ["--rho", "0", "--margin", "2"]
     assert cli.main(["train-regularizer", *arguments, "--out", str(tmp_path / "run")]) == 0
     params, old = (uj.regularizers.load_ridge(path) for path in (tmp_path / "run" / "regularizer.npz", start))
     assert params.rho == 0
@@ -230,6 +230,7 @@ def test_the_search_finds_a_maximum_inside_and_at_the_bounds():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["train-regularizer", "--margin", "20"], "`--margin` must leave some of the patches"),
         (["train-regularizer", "--rho", "-1"], "`--rho` must be at least 0, got -1"),
         (["train-regularizer", "--num-steps", "0"], "`--num-steps` must be at least 1, got 0"),
         (["denoise"], "`--image` is missing"),

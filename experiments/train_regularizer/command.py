@@ -55,7 +55,11 @@ class TrainRegularizerCommand(RunCommand):
     or through a few steps (unrolled)."""
 
     loss: Loss | None = None
-    """The error of a pixel, in place of squared: l1."""
+    """The error of a pixel: l1, or squared, as usual for a convex regularizer."""
+
+    margin: int | None = None
+    """Pixels along the edges of the patches whose error does not count, in place of 0, or 6 for a convex regularizer:
+    filters see zeros beyond an edge."""
 
     num_steps: int | None = None
     """Training steps, in place of 1000."""
@@ -67,10 +71,10 @@ class TrainRegularizerCommand(RunCommand):
     """Steps of the denoiser in the mode unrolled, in place of 10."""
 
     optimizer: Optimizer | None = None
-    """What changes the filters, in place of muon: adam."""
+    """What changes the filters: adam, or muon, as usual for a convex regularizer."""
 
     filter_rate: float | None = None
-    """Learning rate of the filters, in place of 5e-2 (muon) or 5e-3 (adam); those of scales and curvature change in
+    """Learning rate of the filters, in place of 5e-3 (adam) or 5e-2 (muon); those of scales and curvature change in
     proportion."""
 
     spline_rate: float | None = None
@@ -85,7 +89,7 @@ class TrainRegularizerCommand(RunCommand):
         Raises:
             ValueError: for numbers that make no run.
         """
-        overrides = self.given_options(("rho", "filter_rate", "spline_rate", "variation_weight"), at_least=0)
+        overrides = self.given_options(("rho", "margin", "filter_rate", "spline_rate", "variation_weight"), at_least=0)
         overrides |= self.given_options(("num_steps", "batch_size", "num_unrolled"), at_least=1)
         for name, kind in (("mode", Mode), ("loss", Loss), ("optimizer", Optimizer)):
             value = getattr(self, name)
@@ -93,8 +97,15 @@ class TrainRegularizerCommand(RunCommand):
                 if value not in get_args(kind):
                     raise ValueError(f"`--{name}` must be one of {', '.join(get_args(kind))}, got {value!r}.")
                 overrides[name] = value
+        if self.rho == 0:
+            overrides = all_settings.CONVEX | overrides
         usual_rate = all_settings.FILTER_RATES[overrides.get("optimizer", all_settings.DEFAULTS.optimizer)]
         settings = dataclasses.replace(all_settings.DEFAULTS, **{"filter_rate": usual_rate} | overrides)
+        if 2 * settings.margin >= settings.patch_size:
+            raise ValueError(
+                f"`--margin` must leave some of the patches, which have {settings.patch_size} pixels a side, "
+                f"got {settings.margin}."
+            )
         factor = settings.filter_rate / usual_rate
         return dataclasses.replace(
             settings, scaling_rate=factor * settings.scaling_rate, curvature_rate=factor * settings.curvature_rate

@@ -1,13 +1,13 @@
 """What the training of a regularizer can be told."""
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 Mode = Literal["equilibrium", "jacobian-free", "unrolled"]
 Loss = Literal["l1", "squared"]
 Optimizer = Literal["muon", "adam"]
 
-FILTER_RATES: dict[Optimizer, float] = {"muon": 5e-2, "adam": 5e-3}
+FILTER_RATES: dict[Optimizer, float] = {"adam": 5e-3, "muon": 5e-2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,11 +65,11 @@ DEFAULTS = Settings(
     mu=50.0,
     max_sigma=30.0,
     patch_size=40,
-    margin=6,
+    margin=0,
     num_patches=40_000,
     scales=(1.0, 0.9, 0.8, 0.7),
     mode="equilibrium",
-    loss="squared",
+    loss="l1",
     tolerance=3e-4,
     max_steps=80,
     adjoint_tolerance=1e-2,
@@ -79,8 +79,8 @@ DEFAULTS = Settings(
     num_steps=1_000,
     batch_size=16,
     warmup_steps=10,
-    optimizer="muon",
-    filter_rate=FILTER_RATES["muon"],
+    optimizer="adam",
+    filter_rate=FILTER_RATES["adam"],
     scaling_rate=1e-2,
     curvature_rate=2e-3,
     spline_rate=0.0,
@@ -92,3 +92,7 @@ DEFAULTS = Settings(
     checkpoint_every=50,
     steps_per_row=20,
 )
+
+CONVEX: dict[str, Any] = {"loss": "squared", "margin": 6, "optimizer": "muon"}
+"""What differs for a convex regularizer: Muon lifted it by 0.1 dB in 120 steps where Adam lifted it by 0.02, squared
+errors by 0.04 dB in 100, the margin by 0.03. A weakly convex one they did not help."""
