@@ -56,9 +56,9 @@ def ridge_labels(params: PyTree) -> PyTree:
     """A label for every variable of a `RidgeRegularizer`: `"filters"`, `"splines"`, `"curvature"` or `"scaling"`.
 
     For separate learning rates: optax.multi_transform({"filters": ..., ...}, ridge_labels). The filters take 5e-3 of
-    Adam; those of a convex one learn several times faster with 5e-2 of Muon (optax.contrib.muon with reduction_axis=
-    (0, 1, 2) and output_axis=3). The scaling takes 1e-2 of Adam. The splines' rate is the sensitive one, as mu multiplies them: at
-    most 1e-6.
+    Adam; those of a convex one learn several times faster with 5e-2 of Muon (optax.contrib.muon, where their
+    reduction_axis is (0, 1, 2) and their output_axis 3). The scaling takes 1e-2 of Adam. The splines' rate is the
+    sensitive one, as mu multiplies them: at most 1e-6.
 
     Args:
         params: a `RidgeRegularizer`, or its `nnx.State`.
