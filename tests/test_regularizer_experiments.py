@@ -209,13 +209,14 @@ def test_reconstruct_tunes_and_compares(photographs, tmp_path, monkeypatch):
     monkeypatch.setattr(reconstruction_settings, "DEFAULTS", tiny)
     out = tmp_path / "out"
     arguments = ["--problem", "deblurring", "inpainting", "--data", str(photographs), "--size", "32", "--limit", "1"]
-    assert cli.main(["reconstruct", *arguments, "--out", str(out)]) == 0
+    assert cli.main(["reconstruct", *arguments, "--noise", "0.5", "--out", str(out)]) == 0
     found = json.loads((out / "metrics.json").read_text())
     assert list(found["outcomes"]) == ["deblurring", "inpainting"]
     for outcome in found["outcomes"].values():
         assert outcome["largest_rise"] <= 1e-6
         assert outcome["psnr"]["regularizer"] > outcome["psnr"]["plain"]
     assert set(found["test_images"]).isdisjoint(found["tuning_images"])
+    assert f"noise of {tiny.blur_sigma / 2:g}/255" in (out / "report.md").read_text()
 
 
 def test_the_search_finds_a_maximum_inside_and_at_the_bounds():
@@ -239,6 +240,7 @@ def test_the_search_finds_a_maximum_inside_and_at_the_bounds():
         (["evaluate-denoiser", "--weights", "drunet"], "`--weights` must be one of "),
         (["evaluate-denoiser", "--limit", "0"], "`--limit` must be at least 1"),
         (["reconstruct", "--problem", "phase"], "`--problem` must be some of deblurring, super-resolution, mri"),
+        (["reconstruct", "--noise", "-1"], "`--noise` must be a factor of at least 0, got -1"),
         (["reconstruct", "--size", "33"], "`--size` must be at least 32 and a multiple of 2, got 33"),
     ],
 )

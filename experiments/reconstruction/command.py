@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +37,7 @@ class ReconstructCommand(RunCommand):
 
     Examples: `python -m experiments reconstruct --problem mri`, some minutes;
     `python -m experiments reconstruct --data bsd68/ --tuning set12/`, all problems;
+    `python -m experiments reconstruct --problem deblurring ct --noise 0.25`, with a quarter of the noise;
     `python -m experiments reconstruct --resume runs/reconstruct-20260101-120000`, after Ctrl-C or worse.
     """
 
@@ -60,6 +62,9 @@ class ReconstructCommand(RunCommand):
     size: int | None = None
     """The side of the middle of the images to test on, in place of 160."""
 
+    noise: float = 1.0
+    """A factor on the noise of all problems."""
+
     seed: int = 0
     """Decides masks and noise."""
 
@@ -80,9 +85,12 @@ class ReconstructCommand(RunCommand):
             raise ValueError(
                 f"`--size` must be at least 32 and a multiple of {all_settings.DEFAULTS.factor}, got {self.size}."
             )
+        if not 0 <= self.noise < math.inf:
+            raise ValueError(f"`--noise` must be a factor of at least 0, got {self.noise:g}.")
         size = self.size or all_settings.DEFAULTS.test_size
+        noise = {name: self.noise * getattr(all_settings.DEFAULTS, name) for name in all_settings.NOISE}
         tuning_size = min(size, all_settings.DEFAULTS.tuning_size)
-        return dataclasses.replace(all_settings.DEFAULTS, test_size=size, tuning_size=tuning_size)
+        return dataclasses.replace(all_settings.DEFAULTS, test_size=size, tuning_size=tuning_size, **noise)
 
     def run_in(self, folder: Path, settings: Settings) -> str:
         """Tune, reconstruct and write the folder."""

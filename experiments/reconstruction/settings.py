@@ -70,3 +70,6 @@ DEFAULTS = Settings(
     first_factor=3.0,
     last_factor=1.2,
 )
+
+NOISE = ("blur_sigma", "factor_sigma", "spectrum_noise", "sinogram_noise", "inpainting_sigma")
+"""The settings that are standard deviations of noise."""
