@@ -6,8 +6,10 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -113,7 +115,7 @@ def test_the_cheaper_modes_train_too(mode, trained, photographs, tmp_path, monke
 def test_the_loss_counts_pixels_away_from_the_edge_alike_at_all_noise_levels(name, power):
     start = uj.regularizers.ridge_params(jax.random.key(0), channels=(2,), size=3)
     model = RidgeRegularizer(dataclasses.replace(start, kernels=(0 * start.kernels[0],)))  # which leaves the noise
-    clean, key = np.zeros((500, 9, 9, 1), np.float32), jax.random.key(1)
+    clean, key = jnp.zeros((500, 9, 9, 1)), jax.random.key(1)
     chosen = dataclasses.replace(settings.DEFAULTS, loss=name, margin=4)
     sigma_key, noise_key = jax.random.split(key)
     sigmas = jax.random.uniform(sigma_key, (500,), maxval=30 / 255)
@@ -134,7 +136,7 @@ def test_only_muon_moves_the_filters_alike_in_all_directions(optimizer):
         return (in_one_direction + 0.1 * rng.normal(size=leaf.shape)).astype(np.float32)
 
     params = nnx.state(RidgeRegularizer(start), nnx.Param)
-    changes, _ = method.update(jax.tree.map(gradient, params), method.init(params), params)
+    changes: Any = method.update(jax.tree.map(gradient, params), method.init(params), params)[0]
     spreads = []
     for kernel in changes["kernels"].values():
         sizes = np.linalg.svd(kernel[...].reshape(-1, kernel.shape[-1]), compute_uv=False)
