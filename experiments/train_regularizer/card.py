@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.report import command_line, markdown_table
+from experiments.train_regularizer.settings import error_in_words
 
 PUBLISHED = {"crr": {"5": 36.960, "15": 30.545, "25": 28.096}, "wcrr": {"5": 37.654, "15": 31.209, "25": 28.677}}
 
@@ -87,7 +88,8 @@ def _training(training: dict[str, Any], is_first: bool) -> str:
 commit {(where["git_commit"] or "unknown")[:12]}: {settings["num_steps"]:,} steps of {settings["batch_size"]} patches of
 {size} x {size} from {training["num_images"]} images of {data} (crops of BSDS500's train and test
 images), at the scales {", ".join(map(str, settings["scales"]))}; the filters with
-{settings.get("optimizer", "adam").capitalize()}; chosen at step {training["best_step"]:,} on
+{settings.get("optimizer", "adam").capitalize()}, by {error_in_words(settings["loss"], settings.get("margin", 0))};
+chosen at step {training["best_step"]:,} on
 {training["num_validation"]} images of {validation}. {minutes:.0f} minutes on {where["cpu_count"]} CPU cores, shared
 with other work; jax {where["versions"]["jax"]}."""
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from experiments.report import Table, command_line, listed_figures
 from experiments.train_regularizer.measuring import SIZE, Bounds
-from experiments.train_regularizer.settings import Settings
+from experiments.train_regularizer.settings import Settings, error_in_words
 from experiments.train_regularizer.training import History
 
 _CAPTIONS = {
@@ -62,7 +62,7 @@ derivative""",
 {settings.kernel_size} x {settings.kernel_size}, two splines of {settings.num_knots} knots that all filters share, and a
 scale of each filter over the noise level. Trained as a denoiser of noise between 0 and {settings.max_sigma:g},
 {how},
-by the {settings.loss} error of what is at least {settings.margin} pixels from the edge, the filters with
+by {error_in_words(settings.loss, settings.margin)}, the filters with
 {settings.optimizer.capitalize()}, in {settings.num_steps} steps of {settings.batch_size} patches of
 {settings.patch_size} x {settings.patch_size} from {results.num_images} images at the scales
 {", ".join(map(str, settings.scales))}.
