@@ -103,10 +103,12 @@ def test_the_cheaper_modes_train_too(mode, trained, photographs, tmp_path, monke
     monkeypatch.setattr(settings, "DEFAULTS", dataclasses.replace(TINY, num_steps=3, spline_rate=0.0))
     start = trained / "regularizer.npz"
     arguments = ["--data", str(photographs), "--init", str(start), "--mode", mode, "--loss", "l1"]
-    arguments += ["--rho", "0", "--margin", "2"]
+    arguments += ["--rho", "0", "--margin", "2", "--mu", "200"]
     assert cli.main(["train-regularizer", *arguments, "--out", str(tmp_path / "run")]) == 0
     params, old = (uj.regularizers.load_ridge(path) for path in (tmp_path / "run" / "regularizer.npz", start))
     assert params.rho == 0
+    np.testing.assert_allclose(jnp.exp(params.log_mu), 200, rtol=0.1)
+    np.testing.assert_allclose(params.scaling - old.scaling, params.log_mu - old.log_mu, atol=0.1)
     np.testing.assert_array_equal(params.convex, old.convex)
     assert np.any(np.asarray(params.kernels[0]) != np.asarray(old.kernels[0]))
 
@@ -235,6 +237,7 @@ def test_the_search_finds_a_maximum_inside_and_at_the_bounds():
     [
         (["train-regularizer", "--margin", "20"], "`--margin` must leave some of the patches"),
         (["train-regularizer", "--rho", "-1"], "`--rho` must be at least 0, got -1"),
+        (["train-regularizer", "--mu", "0"], "`--mu` must be positive, got 0"),
         (["train-regularizer", "--num-steps", "0"], "`--num-steps` must be at least 1, got 0"),
         (["denoise"], "`--image` is missing"),
         (["denoise", "--image", "nowhere.png"], "no picture lies at nowhere.png"),

@@ -3,6 +3,7 @@ import functools
 from typing import Any
 
 import jax
+import jax.test_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -114,6 +115,24 @@ def test_the_norm_is_bounded_for_the_operator_that_is_applied_border_included():
     chain = lambda x: same_convolution(same_convolution(x, zero_mean(first)), second)
     transposed = jax.linear_transpose(chain, jnp.zeros(shape))
     assert largest_singular_value(chain, lambda y: transposed(y)[0], shape) > 1.2 * bound
+
+
+@pytest.mark.parametrize(("size", "num_filters"), [((13, 13), 60), ((5, 9), 3), ((1, 1), 1)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_bound_of_the_norm_is_tight_and_differentiable(size, num_filters, dtype):
+    with enabled(dtype):
+        kernel = zero_mean(draw(np.random.default_rng(4), (*size, 1, num_filters), dtype)) + 0.1
+        spectra = np.fft.rfft2(np.asarray(kernel, float)[:, :, 0], (1024, 1024), axes=(0, 1))
+        norm = np.sqrt(np.max(np.sum(np.abs(spectra) ** 2, -1)))
+        assert norm <= norm_bound(kernel) <= 1.002 * norm
+        if dtype == "float64":
+            jax.test_util.check_grads(norm_bound, (kernel,), order=1, modes=["rev"], atol=1e-5, rtol=1e-5)
+
+
+def test_filters_of_zeros_have_norm_zero():
+    bound, gradient = jax.value_and_grad(norm_bound)(jnp.zeros((3, 3, 1, 2)))
+    assert bound == 0
+    assert np.all(np.isfinite(gradient))
 
 
 # --- the regularizer ---

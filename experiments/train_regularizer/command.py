@@ -50,6 +50,10 @@ class TrainRegularizerCommand(RunCommand):
     rho: float | None = None
     """How weakly convex the regularizer may be, in place of 1; 0 for a convex one."""
 
+    mu: float | None = None
+    """The bound of the curvature where training starts, in place of 50, of 100 for a convex regularizer, or of that of
+    --init. The potentials keep their height, and their kink gets narrower with it."""
+
     mode: Mode | None = None
     """How the denoiser is differentiated: at its fixed point (equilibrium), there without the inverse (jacobian-free),
     or through a few steps (unrolled)."""
@@ -91,6 +95,7 @@ class TrainRegularizerCommand(RunCommand):
         """
         overrides = self.given_options(("rho", "margin", "filter_rate", "spline_rate", "variation_weight"), at_least=0)
         overrides |= self.given_options(("num_steps", "batch_size", "num_unrolled"), at_least=1)
+        overrides |= self.given_options(("mu",))
         for name, kind in (("mode", Mode), ("loss", Loss), ("optimizer", Optimizer)):
             value = getattr(self, name)
             if value is not None:
@@ -117,15 +122,17 @@ class TrainRegularizerCommand(RunCommand):
         data = make_data(settings, self.data, self.validation, self.seed)
         if self.init is not None:
             start = dataclasses.replace(uj.regularizers.load_ridge(self.init), rho=settings.rho)
+            if self.mu is not None:
+                start = training.with_curvature(start, self.mu)
         else:
             start = uj.regularizers.ridge_params(
                 jax.random.key(self.seed),
                 channels=tuple(settings.channels),
                 size=settings.kernel_size,
                 rho=settings.rho,
-                mu=settings.mu,
                 num_knots=settings.num_knots,
             )
+            start = training.with_curvature(start, settings.mu)
         params, best_step, history = training.train(start, data.patches, data.validation, settings, self.seed, folder)
         uj.regularizers.save_ridge(folder / WEIGHTS, params)
         (folder / "figures").mkdir(exist_ok=True)

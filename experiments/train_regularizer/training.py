@@ -1,5 +1,6 @@
 """How a regularizer is trained: as a denoiser, at its fixed point or in a few steps."""
 
+import dataclasses
 import functools
 import json
 from collections.abc import Callable, Hashable
@@ -46,6 +47,15 @@ class History(NamedTuple):
 class _Denoise(NamedTuple):
     noisy: jax.Array
     sigma: jax.Array
+
+
+def with_curvature(params: RidgeParams, mu: float) -> RidgeParams:
+    """`params` with the curvature bound `mu`, and scales in proportion: convex potentials keep their height.
+
+    Training finds the way there slowly, as it has to change both together.
+    """
+    change = jnp.log(mu) - params.log_mu
+    return dataclasses.replace(params, log_mu=params.log_mu + change, scaling=params.scaling + change)
 
 
 def make_denoiser(settings: Settings) -> Callable[[RidgeParams, jax.Array, jax.Array], jax.Array]:

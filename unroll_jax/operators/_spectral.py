@@ -122,6 +122,47 @@ def conv_spectral_bound(
     return factor * (largest + rounding(kernel.dtype, 4 * height * width) * entries)
 
 
+def bank_spectral_bound(bank: Array, *, num_frequencies: int) -> Array:
+    """`conv_spectral_bound` of a kernel with one input channel, at a fraction of its time and memory.
+
+    There K(w) is a vector, whose norm needs no Gram iteration. The frequencies are taken row by row, and only the
+    largest norm is differentiated.
+
+    Args:
+        bank: `(height, width, out_channels)`, real.
+        num_frequencies: N; 48 times the size of the kernel make a factor of 1.001.
+
+    Returns:
+        `()`, in single precision or wider.
+    """
+    height, width, _ = bank.shape
+    bank = bank.astype(wide(bank.dtype))
+
+    def waves(indices: Array, num_positions: int) -> tuple[Array, Array]:
+        turns = jnp.multiply.outer(indices, jnp.arange(num_positions)) % num_frequencies
+        angle = turns.astype(bank.dtype) * (2 * math.pi / num_frequencies)
+        return jnp.cos(angle), jnp.sin(angle)
+
+    def values(row: Array, columns: Array) -> tuple[Array, Array]:
+        """The real and imaginary parts of K: `(num_columns, out_channels)` each."""
+        cosine, sine = waves(columns, width)
+        real, imaginary = (jnp.tensordot(wave, bank, 1, precision="highest") for wave in waves(row, height))
+        return product(cosine, real) - product(sine, imaginary), product(sine, real) + product(cosine, imaginary)
+
+    def norms(row: Array) -> Array:
+        real, imaginary = values(row, jnp.arange(num_frequencies // 2 + 1))  # the others are conjugate to these
+        return jnp.sqrt(jnp.sum(real**2 + imaginary**2, 1))
+
+    found = jax.lax.map(norms, jnp.arange(num_frequencies))
+    row, column = jnp.unravel_index(jnp.argmax(found), found.shape)
+    largest = frobenius(jnp.stack(values(row, column[None])))
+    # the sums of both axes after each other; squares; and that `largest` and what it was chosen by are rounded apart
+    entries = jnp.sum(jax.vmap(frobenius)(bank.reshape(height * width, -1)))
+    room = rounding(bank.dtype, 4 * (height + width) + bank.shape[2])
+    angles = [math.pi * (side - 1) / (2 * num_frequencies) for side in (height, width)]
+    return (largest + room * entries) / (math.cos(angles[0]) * math.cos(angles[1]))
+
+
 def frequencies(
     kernel: Array, grid: tuple[int, int], *, whole: bool = False, origin: tuple[int, int] = (0, 0)
 ) -> Array:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from unroll_jax._types import Array
-from unroll_jax.operators._spectral import conv_spectral_bound
+from unroll_jax.operators._spectral import bank_spectral_bound
 
 
 def collapsed(kernels: Sequence[Array]) -> Array:
@@ -54,14 +54,12 @@ def zero_mean(kernel: Array) -> Array:
 def norm_bound(kernel: Array) -> Array:
     """An upper bound of the norm of the convolution with `kernel`, zeros or the image again outside, any image: `()`.
 
-    Within 0.6 % of the norm on the plane without end for kernels up to 13 x 13.
+    Within 0.2 % of the norm on the plane without end for kernels up to 13 x 13.
 
     Args:
         kernel: `(height, width, 1, out_channels)`.
     """
-    num_frequencies = 16 * max(kernel.shape[:2])
-    # a row has one singular value, which the first Gram matrix gives
-    return conv_spectral_bound(kernel, num_frequencies=num_frequencies, num_steps=1 if kernel.shape[2] == 1 else 6)
+    return bank_spectral_bound(kernel[:, :, 0], num_frequencies=48 * max(kernel.shape[:2]))
 
 
 def check_kernels(kernels: Sequence[Array]) -> None:
