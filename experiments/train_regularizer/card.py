@@ -60,8 +60,9 @@ peak of 1, without clipping; noise of seed {evaluation["command"]["seed"]}, to a
 
 ## Bounds
 
-Certified norm of the filters {bounds["norm_bound"]:.6f}; curvature in [{-bounds["rho"]:g}, {bounds["mu"]:.2f}], found
-in [{bounds["lowest"]:.3f}, {bounds["highest"]:.3f}] at {bounds["num_pairs"]:,} pairs of an image and a direction,
+Certified norm of the filters {bounds["norm_bound"]:.6f};
+curvature in [{0 - bounds["rho"]:g}, {bounds["mu"]:.2f}],
+found in [{bounds["lowest"]:.3f}, {bounds["highest"]:.3f}] at {bounds["num_pairs"]:,} pairs of an image and a direction,
 borders included. So denoising is a convex problem, at any noise level.
 
 ## Training

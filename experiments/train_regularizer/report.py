@@ -108,7 +108,7 @@ def _bounds_table(results: Results) -> Table:
     bounds = results.bounds
     rows = [
         ["norm of the filters", "-", f"{bounds.norm_bound:.6f}", f"{bounds.norm_found:.6f}"],
-        ["curvature, from below", f"{-bounds.rho:g}", f"{-bounds.rho:g}", f"{bounds.lowest:.4f}"],
+        ["curvature, from below", f"{0 - bounds.rho:g}", f"{0 - bounds.rho:g}", f"{bounds.lowest:.4f}"],
         ["curvature, from above", "-", f"{bounds.mu:.3f}", f"{bounds.highest:.3f}"],
     ]
     note = f"""What is certified, whatever the image, and the extremes found: of the norm by power iteration, of the

@@ -236,7 +236,8 @@ def ridge_params(
         channels: of the convolutions after each other.
         size: of each of their kernels, odd.
         rho: how weakly convex the regularizer is; 0 for a convex one.
-        mu: where its curvature bound starts.
+        mu: where its curvature bound starts. Training changes it slowly: 100 suits a convex one, 50 one with
+            rho = 1.
         width: h, at least a knot's distance.
         num_knots: of the splines, odd.
         reach: the last knot.
