@@ -156,9 +156,9 @@ def bank_spectral_bound(bank: Array, *, num_frequencies: int) -> Array:
     found = jax.lax.map(norms, jnp.arange(num_frequencies))
     row, column = jnp.unravel_index(jnp.argmax(found), found.shape)
     largest = frobenius(jnp.stack(values(row, column[None])))
-    # the sums of both axes after each other; squares; and that `largest` and what it was chosen by are rounded apart
+    # sums along both axes, of cosines that are off by a few digits, and squares: in `largest`, and in what chose it
     entries = jnp.sum(jax.vmap(frobenius)(bank.reshape(height * width, -1)))
-    room = rounding(bank.dtype, 4 * (height + width) + bank.shape[2])
+    room = rounding(bank.dtype, 8 * (height + width) + 2 * bank.shape[2])
     angles = [math.pi * (side - 1) / (2 * num_frequencies) for side in (height, width)]
     return (largest + room * entries) / (math.cos(angles[0]) * math.cos(angles[1]))
 
