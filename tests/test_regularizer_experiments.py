@@ -33,6 +33,7 @@ TINY = dataclasses.replace(
     num_knots=21,
     mu=10.0,
     patch_size=12,
+    margin=1,
     num_patches=64,
     scales=(1.0, 0.8),
     max_steps=8,
@@ -124,6 +125,16 @@ def test_the_loss_counts_pixels_away_from_the_edge_alike_at_all_noise_levels(nam
     middles = jax.random.normal(noise_key, clean.shape)[:, 4, 4, 0] * 255 * sigmas
     expected = np.mean(np.abs(middles * 20 / (255 * sigmas + 5)) ** power)
     np.testing.assert_allclose(training.make_loss(chosen)(model, clean, key), expected, rtol=1e-5)
+
+
+def test_validation_counts_pixels_away_from_the_edge():
+    start = uj.regularizers.ridge_params(jax.random.key(0), channels=(2,), size=3)
+    model = RidgeRegularizer(dataclasses.replace(start, kernels=(0 * start.kernels[0],)))  # which leaves the noise
+    clean, chosen = np.zeros((1, 9, 9, 1), np.float32), dataclasses.replace(settings.DEFAULTS, margin=4)
+    _, _, found = training.make_evaluate(chosen, clean)(model)
+    (key,) = jax.random.split(jax.random.key(0), 1)
+    middle = jax.random.normal(key, (9, 9, 1))[4, 4, 0] * 25 / 255
+    np.testing.assert_allclose(found["25"], -20 * np.log10(abs(middle)), rtol=1e-5)
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adam"])

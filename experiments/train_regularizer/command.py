@@ -62,8 +62,8 @@ class TrainRegularizerCommand(RunCommand):
     """The error of a pixel: l1, or squared, as usual for a convex regularizer."""
 
     margin: int | None = None
-    """Pixels along the edges of the patches whose error does not count, in place of 0, or 6 for a convex regularizer:
-    filters see zeros beyond an edge."""
+    """Pixels along the edges of the patches whose error does not count, in place of 6: filters see zeros beyond an
+    edge."""
 
     num_steps: int | None = None
     """Training steps, in place of 1000."""

@@ -37,6 +37,11 @@ def make_data(settings: Settings, data: Path | None, validation: Path | None, se
     else:
         held_out = load_images(validation)
     size = min(settings.validation_size, *(min(image.pixels.shape) for image in held_out))
+    if size <= 2 * settings.margin:
+        raise ValueError(
+            f"validation images must have more than {2 * settings.margin} pixels a side, as {settings.margin} at each "
+            f"edge do not count, got {size}."
+        )
     middles = np.stack([middle(image.pixels, size) for image in held_out])[..., None]
     scaled = [_scaled(image, scale) for scale in settings.scales for image in images]
     rows = sample_patches(scaled, size=settings.patch_size, num_patches=settings.num_patches, seed=seed)

@@ -99,8 +99,10 @@ def _validation_table(results: Results) -> Table:
         for index, step in enumerate(history.validation_step)
     ]
     size = results.validation_size
-    note = f"""Mean PSNR in dB on the middles, {size} x {size}, of {results.num_validation} validation images, without
-clipping, with the same noise in every row."""
+    margin = results.settings.margin
+    inside = f" {margin} pixels from their edge on," if margin else ""
+    note = f"""Mean PSNR in dB on the middles, {size} x {size}, of {results.num_validation} validation
+images,{inside} without clipping, with the same noise in every row."""
     return Table("Validation", note, headers, rows)
 
 
