@@ -267,7 +267,7 @@ def test_misuse_is_told_and_writes_nothing(arguments, message, tmp_path, capsys,
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("name", "num_trainings"), [("wcrr", 4), ("crr", 3)])
+@pytest.mark.parametrize(("name", "num_trainings"), [("wcrr", 6), ("crr", 3)])
 def test_shipped_cards_and_weights_are_those_of_the_committed_runs(name, num_trainings):
     trainings = [f"train-{name}-seed{seed}" for seed in range(num_trainings)]
     evaluation, *others = (
