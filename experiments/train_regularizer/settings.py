@@ -22,7 +22,7 @@ class Settings:
     channels: tuple[int, ...]
     kernel_size: int
     num_knots: int
-    mu: float  # where training starts
+    mu: float  # where training starts; after --init only where --mu says so
     # data
     max_sigma: float  # noise levels are uniform between 0 and this
     patch_size: int

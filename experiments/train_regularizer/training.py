@@ -111,8 +111,7 @@ def make_loss(settings: Settings) -> Callable[[RidgeRegularizer, jax.Array, jax.
         noise = jax.random.normal(noise_key, clean.shape)
         noisy = clean + sigmas.reshape(-1, 1, 1, 1) * noise
         error = UNIT * (jax.vmap(denoiser, (None, 0, 0))(params, noisy, sigmas) - clean)
-        counted = slice(settings.margin, clean.shape[1] - settings.margin)
-        error = error[:, counted, counted]
+        error = _inside(error, settings.margin)
         weights = (settings.max_sigma / 2 + EVEN) / (UNIT * sigmas + EVEN)
         weighted = weights.reshape(-1, 1, 1, 1) * error
         value = jnp.mean(jnp.abs(weighted)) if settings.loss == "l1" else jnp.mean(weighted**2)
@@ -124,12 +123,17 @@ def make_loss(settings: Settings) -> Callable[[RidgeRegularizer, jax.Array, jax.
     return loss
 
 
+def _inside(images: jax.Array, margin: int) -> jax.Array:
+    """`(..., height, width, 1)` without the margin."""
+    height, width = images.shape[-3:-1]
+    return images[..., margin : height - margin, margin : width - margin, :]
+
+
 def make_evaluate(settings: Settings, images: np.ndarray) -> Callable[[RidgeRegularizer], tuple]:
     """`model -> (-mean PSNR, {}, PSNR by noise level)` on clean `images`, with the same noise every time.
 
     Pixels in the margin do not count.
     """
-    counted = slice(settings.margin, images.shape[1] - settings.margin)
 
     @jax.jit
     def psnr_at(params: RidgeParams, sigma: jax.Array) -> jax.Array:
@@ -139,7 +143,7 @@ def make_evaluate(settings: Settings, images: np.ndarray) -> Callable[[RidgeRegu
             clean, key = arguments
             noisy = clean + sigma * jax.random.normal(key, clean.shape)
             found = uj.regularizers.ridge_denoise(params, noisy, sigma, tolerance=1e-4, max_steps=200)
-            error = (found.state.x - clean)[counted, counted]
+            error = _inside(found.state.x - clean, settings.margin)
             return -10 * jnp.log10(jnp.mean(error**2))
 
         return jnp.mean(jax.lax.map(one, (jnp.asarray(images), keys)))

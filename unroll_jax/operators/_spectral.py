@@ -106,8 +106,7 @@ def conv_spectral_bound(
             )
         num_frequencies = -(-num_frequencies // stride) * stride
         grid = (num_frequencies, num_frequencies)
-        angles = [math.pi * (side - 1) / (2 * num_frequencies) for side in (height, width)]
-        factor = 1 / (math.cos(angles[0]) * math.cos(angles[1]))
+        factor = _factor_between((height, width), num_frequencies)
     kernel = kernel.astype(wide(kernel.dtype))
     values = frequencies(kernel, grid, whole=stride > 1)
     if stride > 1:
@@ -139,8 +138,7 @@ def bank_spectral_bound(bank: Array, *, num_frequencies: int) -> Array:
     bank = bank.astype(wide(bank.dtype))
 
     def waves(indices: Array, num_positions: int) -> tuple[Array, Array]:
-        turns = jnp.multiply.outer(indices, jnp.arange(num_positions)) % num_frequencies
-        angle = turns.astype(bank.dtype) * (2 * math.pi / num_frequencies)
+        angle = _angles(indices, jnp.arange(num_positions), num_frequencies, bank.dtype)
         return jnp.cos(angle), jnp.sin(angle)
 
     def values(row: Array, columns: Array) -> tuple[Array, Array]:
@@ -149,18 +147,17 @@ def bank_spectral_bound(bank: Array, *, num_frequencies: int) -> Array:
         real, imaginary = (jnp.tensordot(wave, bank, 1, precision="highest") for wave in waves(row, height))
         return product(cosine, real) - product(sine, imaginary), product(sine, real) + product(cosine, imaginary)
 
-    def norms(row: Array) -> Array:
+    def squared_norms(row: Array) -> Array:
         real, imaginary = values(row, jnp.arange(num_frequencies // 2 + 1))  # the others are conjugate to these
-        return jnp.sqrt(jnp.sum(real**2 + imaginary**2, 1))
+        return jnp.sum(real**2 + imaginary**2, 1)
 
-    found = jax.lax.map(norms, jnp.arange(num_frequencies))
+    found = jax.lax.map(squared_norms, jnp.arange(num_frequencies))
     row, column = jnp.unravel_index(jnp.argmax(found), found.shape)
     largest = frobenius(jnp.stack(values(row, column[None])))
     # sums along both axes, of cosines that are off by a few digits, and squares: in `largest`, and in what chose it
     entries = jnp.sum(jax.vmap(frobenius)(bank.reshape(height * width, -1)))
     room = rounding(bank.dtype, 8 * (height + width) + 2 * bank.shape[2])
-    angles = [math.pi * (side - 1) / (2 * num_frequencies) for side in (height, width)]
-    return (largest + room * entries) / (math.cos(angles[0]) * math.cos(angles[1]))
+    return _factor_between((height, width), num_frequencies) * (largest + room * entries)
 
 
 def frequencies(
@@ -173,15 +170,25 @@ def frequencies(
     """
 
     def waves(num_positions: int, num: int, size: int, start: int) -> Array:
-        # whole numbers are reduced first: exact angles of at most one turn
-        turns = jnp.outer(jnp.arange(num), jnp.arange(num_positions) - start) % size
-        angle = turns.astype(kernel.dtype) * (-2 * math.pi / size)
+        angle = -_angles(jnp.arange(num), jnp.arange(num_positions) - start, size, kernel.dtype)
         return jax.lax.complex(jnp.cos(angle), jnp.sin(angle))
 
     height, width = kernel.shape[:2]
     rows = waves(height, grid[0], grid[0], origin[0])
     columns = waves(width, grid[1] if whole else grid[1] // 2 + 1, grid[1], origin[1])
     return jnp.einsum("ap,bq,pqio->abio", rows, columns, kernel, precision="highest")
+
+
+def _angles(indices: Array, positions: Array, num_frequencies: int, dtype: Any) -> Array:
+    """2 pi / num_frequencies times the products of both; whole numbers are reduced first, to at most one turn."""
+    turns = jnp.multiply.outer(indices, positions) % num_frequencies
+    return turns.astype(dtype) * (2 * math.pi / num_frequencies)
+
+
+def _factor_between(size: tuple[int, int], num_frequencies: int) -> float:
+    """How much larger the norm can be between the sampled frequencies, see `conv_spectral_bound`."""
+    rows, columns = (math.cos(math.pi * (side - 1) / (2 * num_frequencies)) for side in size)
+    return 1 / (rows * columns)
 
 
 def gram_bound(matrix: Array, num_steps: int) -> Array:
