@@ -54,6 +54,10 @@ class TrainRegularizerCommand(RunCommand):
     """The bound of the curvature where training starts, in place of 50, of 100 for a convex regularizer, or of that of
     --init. The potentials keep their height, and their kink gets narrower with it."""
 
+    num_potentials: int | None = None
+    """How many potentials are mixed for every filter, in place of 5; 1 for one that all share. Not for --init of a
+    regularizer that has a mixture already."""
+
     mode: Mode | None = None
     """How the denoiser is differentiated: at its fixed point (equilibrium), there without the inverse (jacobian-free),
     or through a few steps (unrolled)."""
@@ -67,6 +71,9 @@ class TrainRegularizerCommand(RunCommand):
 
     num_steps: int | None = None
     """Training steps, in place of 1000."""
+
+    patch_size: int | None = None
+    """Pixels along a side of the patches, in place of 40."""
 
     batch_size: int | None = None
     """Patches of a step, in place of 16."""
@@ -94,7 +101,8 @@ class TrainRegularizerCommand(RunCommand):
             ValueError: for numbers that make no run.
         """
         overrides = self.given_options(("rho", "margin", "filter_rate", "spline_rate", "variation_weight"), at_least=0)
-        overrides |= self.given_options(("num_steps", "batch_size", "num_unrolled"), at_least=1)
+        counts = ("num_steps", "batch_size", "patch_size", "num_unrolled", "num_potentials")
+        overrides |= self.given_options(counts, at_least=1)
         overrides |= self.given_options(("mu",))
         for name, kind in (("mode", Mode), ("loss", Loss), ("optimizer", Optimizer)):
             value = getattr(self, name)
@@ -112,9 +120,8 @@ class TrainRegularizerCommand(RunCommand):
                 f"got {settings.margin}."
             )
         factor = settings.filter_rate / usual_rate
-        return dataclasses.replace(
-            settings, scaling_rate=factor * settings.scaling_rate, curvature_rate=factor * settings.curvature_rate
-        )
+        rates = ("scaling_rate", "curvature_rate", "mixture_rate")
+        return dataclasses.replace(settings, **{name: factor * getattr(settings, name) for name in rates})
 
     def run_in(self, folder: Path, settings: Settings) -> str:
         """Run the experiment and write its folder."""
@@ -133,6 +140,8 @@ class TrainRegularizerCommand(RunCommand):
                 num_knots=settings.num_knots,
             )
             start = training.with_curvature(start, settings.mu)
+        if start.mixture is None and settings.num_potentials > 1:
+            start = uj.regularizers.mix_potentials(start, settings.num_potentials)
         params, best_step, history = training.train(start, data.patches, data.validation, settings, self.seed, folder)
         uj.regularizers.save_ridge(folder / WEIGHTS, params)
         (folder / "figures").mkdir(exist_ok=True)

@@ -21,7 +21,8 @@ class Settings:
     rho: float  # 0 for a convex one
     channels: tuple[int, ...]
     kernel_size: int
-    num_knots: int
+    num_knots: int  # of the narrowest potential
+    num_potentials: int  # of which every filter has a mixture; 1 for one that all share
     mu: float  # where training starts; after --init only where --mu says so
     # data
     max_sigma: float  # noise levels are uniform between 0 and this
@@ -48,6 +49,7 @@ class Settings:
     filter_rate: float
     scaling_rate: float
     curvature_rate: float
+    mixture_rate: float
     spline_rate: float
     frozen_share: float  # of the steps, in which the splines wait for the filters to form
     # validation
@@ -64,6 +66,7 @@ DEFAULTS = Settings(
     channels=(4, 8, 60),
     kernel_size=5,
     num_knots=101,
+    num_potentials=5,
     mu=50.0,
     max_sigma=30.0,
     patch_size=40,
@@ -85,6 +88,7 @@ DEFAULTS = Settings(
     filter_rate=FILTER_RATES["adam"],
     scaling_rate=1e-2,
     curvature_rate=2e-3,
+    mixture_rate=5e-2,
     spline_rate=0.0,
     frozen_share=0.5,
     validation_sigmas=(5.0, 15.0, 25.0),

@@ -213,6 +213,7 @@ def make_optimizer(settings: Settings, start: RidgeParams) -> optax.GradientTran
         "filters": rated(_muon if settings.optimizer == "muon" else optax.adam, settings.filter_rate),
         "scaling": rated(optax.adam, settings.scaling_rate),
         "curvature": rated(optax.adam, settings.curvature_rate),
+        "mixture": rated(optax.adam, settings.mixture_rate),
         "splines": rated(optax.adam, settings.spline_rate, num_frozen),
     }
     optimizer = optax.multi_transform(rates, uj.regularizers.ridge_labels)

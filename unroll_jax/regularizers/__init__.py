@@ -7,7 +7,6 @@ from unroll_jax.regularizers.ridge import RidgeParams as RidgeParams
 from unroll_jax.regularizers.ridge import prepare_ridge as prepare_ridge
 from unroll_jax.regularizers.ridge import ridge_gradient as ridge_gradient
 from unroll_jax.regularizers.ridge import ridge_hvp as ridge_hvp
-from unroll_jax.regularizers.ridge import ridge_params as ridge_params
 from unroll_jax.regularizers.ridge import ridge_value as ridge_value
 
 # denoising and inverse problems, to tolerance
@@ -16,6 +15,8 @@ from unroll_jax.regularizers.solvers import ridge_prox as ridge_prox
 from unroll_jax.regularizers.solvers import ridge_reconstruct as ridge_reconstruct
 
 # training
+from unroll_jax.regularizers.starts import ridge_params as ridge_params
+from unroll_jax.regularizers.starts import mix_potentials as mix_potentials
 from unroll_jax.regularizers.modules import RidgeRegularizer as RidgeRegularizer
 from unroll_jax.regularizers.modules import keep_ridge_feasible as keep_ridge_feasible
 from unroll_jax.regularizers.modules import ridge_labels as ridge_labels

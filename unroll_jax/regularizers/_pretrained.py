@@ -12,6 +12,7 @@ from unroll_jax.regularizers.ridge import RidgeParams, check_params
 from unroll_jax.splines import NonuniformGrid, UniformGrid
 
 _FIELDS = ("convex", "concave", "log_mu", "scaling")
+_OPTIONAL = ("norm", "mixture")
 _WEIGHTS = importlib.resources.files("unroll_jax.regularizers") / "weights"
 
 
@@ -70,8 +71,7 @@ def save_ridge(path: str | os.PathLike[str], params: RidgeParams) -> None:
     grid, noise_grid = params.grid, params.noise_grid
     arrays: dict[str, Any] = {f"kernels.{index}": kernel for index, kernel in enumerate(params.kernels)}
     arrays |= {name: getattr(params, name) for name in _FIELDS}
-    if params.norm is not None:
-        arrays["norm"] = params.norm
+    arrays |= {name: getattr(params, name) for name in _OPTIONAL if getattr(params, name) is not None}
     arrays["rho"] = np.float64(params.rho)
     # low, high and the number of knots; or the knots themselves
     uniform = isinstance(grid, UniformGrid)
@@ -105,7 +105,7 @@ def _from_arrays(arrays: Mapping[str, Any]) -> RidgeParams:
     params = RidgeParams(
         kernels=tuple(jnp.asarray(arrays[f"kernels.{index}"]) for index in range(num_kernels)),
         **{name: jnp.asarray(arrays[name]) for name in _FIELDS},
-        norm=jnp.asarray(arrays["norm"]) if "norm" in arrays else None,
+        **{name: jnp.asarray(arrays[name]) for name in _OPTIONAL if name in arrays},
         grid=grid,
         noise_grid=_grid(arrays["noise_grid"]),
         rho=float(arrays["rho"]),

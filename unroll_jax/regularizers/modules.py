@@ -30,6 +30,7 @@ class RidgeRegularizer(nnx.Module):
         self.concave = SplineCoefficients(params.concave)
         self.log_mu = nnx.Param(params.log_mu)
         self.scaling = nnx.Param(params.scaling)
+        self.mixture = None if params.mixture is None else nnx.Param(params.mixture)
         # not trained
         self.norm = None if params.norm is None else nnx.Variable(params.norm)
         self.grid = nnx.data(params.grid)
@@ -46,6 +47,7 @@ class RidgeRegularizer(nnx.Module):
             log_mu=self.log_mu[...],
             scaling=self.scaling[...],
             norm=None if self.norm is None else self.norm[...],
+            mixture=None if self.mixture is None else self.mixture[...],
             grid=self.grid,
             noise_grid=self.noise_grid,
             rho=self.rho,
@@ -53,12 +55,12 @@ class RidgeRegularizer(nnx.Module):
 
 
 def ridge_labels(params: PyTree) -> PyTree:
-    """A label for every variable of a `RidgeRegularizer`: `"filters"`, `"splines"`, `"curvature"` or `"scaling"`.
+    """A label for every variable of a `RidgeRegularizer`: filters, splines, curvature, scaling or mixture.
 
     For separate learning rates: optax.multi_transform({"filters": ..., ...}, ridge_labels). The filters take 5e-3 of
     Adam; those of a convex one learn several times faster with 5e-2 of Muon (optax.contrib.muon, where their
-    reduction_axis is (0, 1, 2) and their output_axis 3). The scaling takes 1e-2 of Adam. The splines' rate is the
-    sensitive one, as mu multiplies them: at most 1e-6.
+    reduction_axis is (0, 1, 2) and their output_axis 3). The scaling takes 1e-2 of Adam, the mixture 5e-2. The
+    splines' rate is the sensitive one, as mu multiplies them: at most 1e-6.
 
     Args:
         params: a `RidgeRegularizer`, or its `nnx.State`.
@@ -74,6 +76,7 @@ def ridge_labels(params: PyTree) -> PyTree:
         "concave": "splines",
         "log_mu": "curvature",
         "scaling": "scaling",
+        "mixture": "mixture",
     }
 
     def label(path: tuple[Any, ...], variable: Any) -> str:

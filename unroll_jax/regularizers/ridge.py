@@ -53,13 +53,16 @@ class RidgeParams:
         kernels: a chain of convolutions, `(height, width, in_channels, out_channels)` each, from 1 channel. The first
             is used without its mean; the product is divided by a bound of its norm.
         convex: `(num_knots,)` or `(filters, num_knots)`, the values of f_+ at the knots. It is made odd, with slopes in
-            [0, 1] that are 0 at the ends.
+            [0, 1] that are 0 at the ends. With a `mixture`, `(potentials, num_knots)`.
         concave: the same, of f_-. The activation is mu f_+ - rho f_-.
         log_mu: `()`, the logarithm of mu, which bounds the curvature of R.
         scaling: `(filters, num_noise_levels)`, the logarithms of how filters are scaled at the noise levels of
             `noise_grid`, between which they are interpolated, and beyond which they go on straight.
         norm: `()`, what the product of the kernels is divided by; None for the certified bound. Give it for weights
             that come with their own: then whether the bounds hold is not known.
+        mixture: `(filters, potentials, num_noise_levels)`, or None. With it, a filter's activation at a noise level is
+            a mean of those of all potentials, which keeps the bounds; its weights are the softmax of these numbers,
+            interpolated like the scales. `mix_potentials` makes them.
         grid: where the knots of the splines are, symmetric around 0.
         noise_grid: the noise levels, in 8-bit units.
         rho: how weakly convex R is; 0 makes it convex.
@@ -71,6 +74,7 @@ class RidgeParams:
     log_mu: Array
     scaling: Array
     norm: Array | None = None
+    mixture: Array | None = None
     grid: Grid = dataclasses.field(default=GRID)
     noise_grid: UniformGrid = dataclasses.field(default=NOISE_GRID, metadata={"static": True})
     rho: float = dataclasses.field(default=1.0, metadata={"static": True})
@@ -131,13 +135,15 @@ def prepare_ridge(params: RidgeParams, sigma: Array | float) -> Ridge:
     mu = jnp.exp(params.log_mu)
     box = flat_ends(SlopeBox.firmly_nonexpansive(), params.grid)
     convex, concave = (clip_slopes(part, params.grid, box, keep="odd") for part in (params.convex, params.concave))
+    coefficients = mu * convex - params.rho * concave
     level = SIGMA_UNIT * jnp.asarray(sigma, dtype)
-    levels = jnp.broadcast_to(level, params.scaling.shape[:1])
-    log_scales = linear_spline(levels, params.scaling, params.noise_grid)
+    if params.mixture is not None:
+        weights = jax.nn.softmax(_at_level(level, params.mixture, params.noise_grid), axis=-1)
+        coefficients = jnp.matmul(weights, coefficients, precision="highest")
     return Ridge(
         kernel=kernel / stop_where_zero(norm),
-        coefficients=mu * convex - params.rho * concave,
-        scales=jnp.exp(log_scales) / (level + 1e-5),
+        coefficients=coefficients,
+        scales=jnp.exp(_at_level(level, params.scaling, params.noise_grid)) / (level + 1e-5),
         mu=mu,
         rho=jnp.asarray(params.rho, dtype),
         grid=params.grid,
@@ -214,56 +220,10 @@ def ridge_hvp(ridge: Ridge, x: Array, direction: Array) -> Array:
     return _through_filters(ridge.kernel, product, x, direction)
 
 
-def ridge_params(
-    key: Array,
-    *,
-    channels: tuple[int, ...] = (4, 8, 60),
-    size: int = 5,
-    rho: float = 1.0,
-    mu: float = 50.0,
-    width: float = 0.002,
-    num_knots: int = 101,
-    reach: float = 0.1,
-    scale: float = 5.0,
-) -> RidgeParams:
-    """Parameters to start training from: random filters, and activations in the shape that training ends with.
-
-    The published ones converge to a clip of width h and a soft threshold that is cut off, so it starts there:
-    f_+(t) = clip(t, -h, h) and f_-(t) = clip(soft_threshold(t, h), -(reach - 2 h), reach - 2 h).
-
-    Args:
-        key: a random key.
-        channels: of the convolutions after each other.
-        size: of each of their kernels, odd.
-        rho: how weakly convex the regularizer is; 0 for a convex one.
-        mu: where its curvature bound starts. Training changes it slowly: 100 suits a convex one, 50 one with
-            rho = 1.
-        width: h, at least a knot's distance.
-        num_knots: of the splines, odd.
-        reach: the last knot.
-        scale: the logarithm of the scaling at all noise levels.
-    """
-    check_non_negative("rho", rho)
-    keys = jax.random.split(key, len(channels))
-    inputs = (1, *channels[:-1])
-    kernels = tuple(
-        jax.random.normal(key, (size, size, num_in, num_out)) / (size * num_in**0.5)
-        for key, num_in, num_out in zip(keys, inputs, channels, strict=True)
-    )
-    check_kernels(kernels)
-    grid = UniformGrid(-reach, reach, num_knots)
-    knots = grid.knots
-    limit = reach - grid.step - width
-    beyond = jnp.sign(knots) * jnp.maximum(jnp.abs(knots) - width, 0)
-    return RidgeParams(
-        kernels=kernels,
-        convex=jnp.clip(knots, -width, width),
-        concave=jnp.clip(beyond, -limit, limit),
-        log_mu=jnp.log(jnp.asarray(mu, float)),
-        scaling=jnp.full((channels[-1], NOISE_GRID.num_knots), scale, float),
-        grid=grid,
-        rho=rho,
-    )
+def _at_level(level: Array, values: Array, noise_grid: UniformGrid) -> Array:
+    """`values`, `(..., num_noise_levels)`, interpolated at the noise level `level`: `(...)`."""
+    tables = values.reshape(-1, values.shape[-1])
+    return linear_spline(jnp.broadcast_to(level, tables.shape[:1]), tables, noise_grid).reshape(values.shape[:-1])
 
 
 def _in_precision_of(x: Array, ridge: Ridge) -> Ridge:
@@ -298,13 +258,26 @@ def check_params(params: Any) -> None:
     fields = tuple(field.name for field in dataclasses.fields(RidgeParams))
     check_attributes("params", params, fields, "RidgeParams, as ridge_params makes them")
     check_kernels(params.kernels)
-    num_filters = params.kernels[-1].shape[3]
+    num_filters, num_knots, mixture = params.kernels[-1].shape[3], params.grid.num_knots, params.mixture
+    if mixture is not None:
+        shape, num_levels = jnp.shape(mixture), params.noise_grid.num_knots
+        if len(shape) != 3 or (shape[0], shape[2]) != (num_filters, num_levels) or shape[1] == 0:
+            raise ValueError(
+                f"`params.mixture` must have shape ({num_filters}, potentials, {num_levels}), a number for each "
+                f"filter, potential and noise level, got {shape}. `mix_potentials` makes it."
+            )
     for name in ("convex", "concave"):
         shape = jnp.shape(getattr(params, name))
-        if shape not in ((params.grid.num_knots,), (num_filters, params.grid.num_knots)):
+        if mixture is not None:
+            if shape != (mixture.shape[1], num_knots):
+                raise ValueError(
+                    f"`params.{name}` must have shape ({mixture.shape[1]}, {num_knots}), one activation for each "
+                    f"potential of `params.mixture`, got {shape}."
+                )
+        elif shape not in ((num_knots,), (num_filters, num_knots)):
             raise ValueError(
-                f"`params.{name}` must have shape ({params.grid.num_knots},) for one activation or "
-                f"({num_filters}, {params.grid.num_knots}) for one per filter, got {shape}."
+                f"`params.{name}` must have shape ({num_knots},) for one activation or "
+                f"({num_filters}, {num_knots}) for one per filter, got {shape}."
             )
     shape = jnp.shape(params.scaling)
     if shape != (num_filters, params.noise_grid.num_knots):
