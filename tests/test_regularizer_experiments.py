@@ -31,6 +31,7 @@ TINY = dataclasses.replace(
     channels=(2, 4),
     kernel_size=3,
     num_knots=21,
+    num_potentials=2,
     mu=10.0,
     patch_size=12,
     margin=1,
@@ -95,6 +96,7 @@ def test_training_writes_a_complete_folder_and_goes_on_where_it_was_stopped(trai
     assert found["bounds"]["holds"] is True
     assert found["bounds"]["norm_found"] <= found["bounds"]["norm_bound"] <= 1 + 1e-5
     assert found["history"]["validation_step"] == [6, 12]
+    assert "2 pairs of splines, of which every filter has its own mixture" in (trained / "report.md").read_text()
     params = uj.regularizers.load_ridge(trained / "regularizer.npz")
     assert [kernel.shape for kernel in params.kernels] == [(3, 3, 1, 2), (3, 3, 2, 4)]
 
@@ -111,6 +113,8 @@ def test_the_cheaper_modes_train_too(mode, trained, photographs, tmp_path, monke
     np.testing.assert_allclose(jnp.exp(params.log_mu), 200, rtol=0.1)
     np.testing.assert_allclose(params.scaling - old.scaling, params.log_mu - old.log_mu, atol=0.1)
     np.testing.assert_array_equal(params.convex, old.convex)
+    assert params.mixture.shape == (4, 2, 11)
+    assert np.any(params.mixture != old.mixture)
     assert np.any(np.asarray(params.kernels[0]) != np.asarray(old.kernels[0]))
 
 

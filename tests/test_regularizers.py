@@ -13,6 +13,7 @@ from helpers import assert_close, draw, enabled, norm, pick, vdot
 from unroll_jax.operators import Convolution, _tiles
 from unroll_jax.regularizers import (
     collapsed,
+    mix_potentials,
     prepare_ridge,
     ridge_gradient,
     ridge_hvp,
@@ -20,17 +21,24 @@ from unroll_jax.regularizers import (
     ridge_value,
 )
 from unroll_jax.regularizers.filters import norm_bound, same_convolution, same_transpose, zero_mean
+from unroll_jax.splines import linear_spline
 
 SIGMA = 15 / 255
 
 
+KINDS = ("shared", "per filter", "mixture")
+
+
 @functools.cache
-def random_params(rho=1.0, dtype="float64", per_filter=False):
+def random_params(rho=1.0, dtype="float64", kind="shared"):
     """Parameters far from their start, whose splines leave the box before they are clipped."""
     rng = np.random.default_rng(0)
     with enabled(dtype):
         params = ridge_params(jax.random.key(0), channels=(2, 5), size=3, rho=rho, mu=8.0, num_knots=21, width=0.01)
-        shape = (5, 21) if per_filter else (21,)
+        if kind == "mixture":
+            params = mix_potentials(params, 3)
+            params = dataclasses.replace(params, mixture=2 * draw(rng, params.mixture.shape, dtype))
+        shape = (5, 21) if kind == "per filter" else params.convex.shape
         wild = lambda start: jnp.broadcast_to(start, shape) + 0.01 * draw(rng, shape, dtype)
         return dataclasses.replace(
             params,
@@ -138,11 +146,11 @@ def test_filters_of_zeros_have_norm_zero():
 # --- the regularizer ---
 
 
-@pytest.mark.parametrize("per_filter", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [(12, 16), (13, 10)])
-def test_gradient_and_hessian_are_those_of_autodiff(size, per_filter):
+def test_gradient_and_hessian_are_those_of_autodiff(size, kind):
     with enabled("float64"):
-        ridge = prepare_ridge(random_params(per_filter=per_filter), SIGMA)
+        ridge = prepare_ridge(random_params(kind=kind), SIGMA)
         x, direction = image(size), draw(np.random.default_rng(2), (*size, 1), "float64")
 
         @jax.jit
@@ -156,10 +164,11 @@ def test_gradient_and_hessian_are_those_of_autodiff(size, per_filter):
     assert norm(found[0]) > 1e-3
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rho", [0.0, 1.0])
-def test_the_curvature_lies_between_minus_rho_and_mu(rho):
+def test_the_curvature_lies_between_minus_rho_and_mu(rho, kind):
     with enabled("float64"):
-        ridge = prepare_ridge(random_params(rho=rho), SIGMA)
+        ridge = prepare_ridge(random_params(rho=rho, kind=kind), SIGMA)
         xs = jnp.asarray(np.random.default_rng(0).random((40, 11, 9, 1))) * jnp.logspace(-2, 0, 40)[:, None, None, None]
         basis = jnp.eye(99).reshape(99, 11, 9, 1)
         hessian = lambda x: jax.vmap(lambda direction: ridge_hvp(ridge, x, direction))(basis).reshape(99, 99)
@@ -184,10 +193,11 @@ def test_it_is_even_zero_at_zero_and_a_convex_one_is_not_negative(rho):
             assert value > 0
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rho", [0.0, 1.0])
-def test_the_denoising_objective_is_convex(rho):
+def test_the_denoising_objective_is_convex(rho, kind):
     with enabled("float64"):
-        ridge = prepare_ridge(random_params(rho=rho), SIGMA)
+        ridge = prepare_ridge(random_params(rho=rho, kind=kind), SIGMA)
         a, b = image((9, 8), seed=1), image((9, 8), seed=2)
         objective = jax.jit(
             jax.vmap(lambda t: jnp.sum(((1 - t) * a + t * b) ** 2) / 2 + ridge_value(ridge, (1 - t) * a + t * b))
@@ -232,8 +242,47 @@ def test_parameters_from_arrays_give_the_energy_of_the_formula():
     np.testing.assert_allclose(value, energy, rtol=1e-7)
 
 
+def test_a_mixture_is_the_mean_of_its_potentials_by_weights_at_the_noise_level():
+    with enabled("float64"):
+        params = random_params(kind="mixture")
+        x = image((9, 8))
+        numbers = np.array([np.interp(15.0, np.linspace(0, 30, 11), row) for row in params.mixture.reshape(-1, 11)])
+        weights = np.exp(numbers.reshape(5, 3))
+        weights /= np.sum(weights, axis=1, keepdims=True)
+        mean = 0
+        for index in range(3):
+            parts = (params.convex[index], params.concave[index])
+            ridge = prepare_ridge(dataclasses.replace(params, convex=parts[0], concave=parts[1], mixture=None), SIGMA)
+            mean = mean + np.outer(weights[:, index], ridge.coefficients)
+        expected = ridge_gradient(dataclasses.replace(ridge, coefficients=jnp.asarray(mean)), x)
+        found = ridge_gradient(prepare_ridge(params, SIGMA), x)
+    assert_close(found, expected, 1e-12)
+
+
+@pytest.mark.parametrize("num_potentials", [2, 4])
+def test_a_mixture_starts_near_the_one_potential_it_is_made_of(num_potentials):
+    with enabled("float64"):
+        params, x = random_params(), image((9, 8))
+        mixed = mix_potentials(params, num_potentials, share=1 - 1e-12)
+        value = lambda params: float(ridge_value(prepare_ridge(params, SIGMA), x))
+        expected, found, other = (value(each) for each in (params, mixed, mix_potentials(params, num_potentials)))
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    assert abs(other - expected) > 1e-3 * abs(expected)
+
+
+def test_the_potentials_of_a_mixture_are_one_at_widths_that_double():
+    with enabled("float64"):
+        params = ridge_params(jax.random.key(0), channels=(2,), size=3, num_potentials=3)
+        points = jnp.linspace(-0.45, 0.45, 37)
+        at = lambda part, x: linear_spline(x, part, params.grid, extrapolation="constant")
+        for part in (params.convex, params.concave):
+            for index in (1, 2):
+                width = 2**index
+                np.testing.assert_allclose(at(part[index], points), width * at(part[0], points / width), atol=1e-12)
+
+
 def test_noise_levels_and_images_go_through_vmap():
-    params = ridge_params(jax.random.key(0), channels=(2, 5), size=3, num_knots=21, width=0.01)
+    params = random_params(dtype="float32", kind="mixture")
     xs, sigmas = jnp.stack([image((8, 9), "float32", seed) for seed in range(3)]), jnp.array([5.0, 15.0, 25.0]) / 255
     one = jax.jit(lambda x, sigma: ridge_gradient(prepare_ridge(params, sigma), x))
     batch = jax.jit(jax.vmap(lambda x, sigma: ridge_gradient(prepare_ridge(params, sigma), x)))(xs, sigmas)
@@ -250,7 +299,7 @@ def as_params(value: Any) -> Any:
 
 def test_misuse():
     params = ridge_params(jax.random.key(0), channels=(2, 5), size=3)
-    ridge = prepare_ridge(params, SIGMA)
+    ridge, mixed = prepare_ridge(params, SIGMA), mix_potentials(params, 2)
     with pytest.warns(UserWarning, match=r"`sigma` of 6.38e\+03 in 8-bit units is beyond the noise levels 0 to 30"):
         prepare_ridge(params, 25.0)
     for call, message in (
@@ -268,6 +317,18 @@ def test_misuse():
             lambda: prepare_ridge(dataclasses.replace(params, scaling=jnp.zeros((4, 11))), 0.1),
             r"`params.scaling` must have shape \(5, 11\)",
         ),
+        (
+            lambda: prepare_ridge(dataclasses.replace(mixed, mixture=jnp.zeros((5, 2))), 0.1),
+            r"`params.mixture` must have shape \(5, potentials, 11\).* got \(5, 2\)",
+        ),
+        (
+            lambda: prepare_ridge(dataclasses.replace(mixed, convex=mixed.convex[0]), 0.1),
+            r"`params.convex` must have shape \(2, 201\), one activation for each",
+        ),
+        (lambda: mix_potentials(mixed, 2), r"`params` must have one potential .* got `convex` of shape \(2, 201\)"),
+        (lambda: mix_potentials(params, 1), "`num_potentials` must be at least 2 and `share` between 0 and 1, got 1"),
+        (lambda: mix_potentials(params, 2, share=1.0), "`share` between 0 and 1, got 2 and 1.0"),
+        (lambda: ridge_params(jax.random.key(0), num_potentials=0), "`num_potentials` must be a whole number"),
         (
             lambda: ridge_gradient(ridge, jnp.ones((8, 8))),
             r"`x` must be one gray image \(height, width, 1\), got shape \(8, 8\). Add the axis",

@@ -126,23 +126,24 @@ def unrolled_loss(params, noisy):
 
 
 @functools.cache
-def gradients():
+def gradients(kind="shared"):
     noisy = image((8, 9))
     with enabled("float64"):
-        return jax.grad(loss, argnums=(0, 1))(random_params(), noisy)
+        return jax.grad(loss, argnums=(0, 1))(random_params(kind=kind), noisy)
 
 
-def test_the_implicit_gradient_is_that_of_a_long_unroll_for_every_group():
-    unrolled = jax.jit(jax.grad(unrolled_loss, argnums=(0, 1)))(random_params(), image((8, 9)))
-    for found, expected in zip(jax.tree.leaves(gradients()), jax.tree.leaves(unrolled), strict=True):
+@pytest.mark.parametrize("kind", ["shared", "mixture"])
+def test_the_implicit_gradient_is_that_of_a_long_unroll_for_every_group(kind):
+    unrolled = jax.jit(jax.grad(unrolled_loss, argnums=(0, 1)))(random_params(kind=kind), image((8, 9)))
+    for found, expected in zip(jax.tree.leaves(gradients(kind)), jax.tree.leaves(unrolled), strict=True):
         assert norm(found - expected) <= 1e-4 * norm(expected)
 
 
 def test_the_implicit_gradient_is_that_of_finite_differences_for_every_group():
-    params, noisy = random_params(), image((8, 9))
+    params, noisy = random_params(kind="mixture"), image((8, 9))
     rng = np.random.default_rng(1)
-    found, _ = gradients()
-    for name in ("kernels", "convex", "concave", "log_mu", "scaling"):
+    found, _ = gradients("mixture")
+    for name in ("kernels", "convex", "concave", "log_mu", "scaling", "mixture"):
         part = getattr(params, name)
         direction = jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape)), part)
         moved = [
@@ -217,8 +218,9 @@ def test_reconstruction_bounds_an_operator_without_a_known_norm():
 # --- modules and files ---
 
 
-def test_a_module_holds_the_same_parameters_and_trains_them():
-    params = random_params()
+@pytest.mark.parametrize("kind", ["shared", "mixture"])
+def test_a_module_holds_the_same_parameters_and_trains_them(kind):
+    params = random_params(kind=kind)
     module = RidgeRegularizer(params)
     jax.tree.map(np.testing.assert_array_equal, module.params, params)
     assert module.params.grid == params.grid
@@ -236,13 +238,14 @@ def test_a_module_holds_the_same_parameters_and_trains_them():
         assert norm(clip_slopes(old, params.grid, box, keep="odd") - old) > 1e-3
         assert norm(clip_slopes(new, params.grid, box, keep="odd") - new) < 1e-12
     labels = uj.regularizers.ridge_labels(nnx.state(module, nnx.Param))
-    assert set(jax.tree.leaves(labels)) == {"filters", "splines", "curvature", "scaling"}
+    learned = {"filters", "splines", "curvature", "scaling"} | ({"mixture"} if kind == "mixture" else set())
+    assert set(jax.tree.leaves(labels)) == learned
 
 
-@pytest.mark.parametrize("uniform", [True, False])
-def test_files_give_back_the_same_regularizer(tmp_path, uniform):
-    params = random_params(per_filter=True)
-    if not uniform:
+@pytest.mark.parametrize("kind", ["per filter", "mixture", "other grid"])
+def test_files_give_back_the_same_regularizer(tmp_path, kind):
+    params = random_params(kind="mixture" if kind == "mixture" else "per filter")
+    if kind == "other grid":
         params = dataclasses.replace(params, grid=NonuniformGrid(params.grid.knots), norm=jnp.asarray(2.0))
     path = tmp_path / "ridge.npz"
     save_ridge(path, params)

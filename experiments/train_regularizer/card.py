@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.report import command_line, markdown_table
-from experiments.train_regularizer.settings import error_in_words
+from experiments.train_regularizer.settings import error_in_words, potentials_in_words
 
 PUBLISHED = {"crr": {"5": 36.960, "15": 30.545, "25": 28.096}, "wcrr": {"5": 37.654, "15": 31.209, "25": 28.677}}
 
@@ -46,8 +46,8 @@ def card(name: str, evaluation: dict[str, Any], trainings: Sequence[dict[str, An
 
 For gray images in [0, 1] and noise between 0 and {settings["max_sigma"]:g}/255.
 {trainings[-1]["num_params"]:,} parameters: filters {" -> ".join(map(str, (1, *settings["channels"])))}
-of {settings["kernel_size"]} x {settings["kernel_size"]}, two splines that all
-filters share, and the filters' scales over the noise level; rho = {settings["rho"]:g}.
+of {settings["kernel_size"]} x {settings["kernel_size"]}, {potentials_in_words(trainings[-1].get("num_potentials", 1))},
+and the filters' scales over the noise level; rho = {settings["rho"]:g}.
 
 ## Denoising
 

@@ -14,6 +14,7 @@ from experiments.train_regularizer import figures, measuring, report, training
 from experiments.train_regularizer import settings as all_settings
 from experiments.train_regularizer.problem import make_data
 from experiments.train_regularizer.settings import Loss, Mode, Optimizer, Settings
+from unroll_jax.regularizers import RidgeParams, mix_potentials
 
 WEIGHTS = "regularizer.npz"
 
@@ -55,8 +56,8 @@ class TrainRegularizerCommand(RunCommand):
     --init. The potentials keep their height, and their kink gets narrower with it."""
 
     num_potentials: int | None = None
-    """How many potentials are mixed for every filter, in place of 5; 1 for one that all share. Not for --init of a
-    regularizer that has a mixture already."""
+    """How many potentials are mixed for every filter, in place of 5; 1 for one that all share. What --init has mixed
+    already stays as it is."""
 
     mode: Mode | None = None
     """How the denoiser is differentiated: at its fixed point (equilibrium), there without the inverse (jacobian-free),
@@ -127,21 +128,7 @@ class TrainRegularizerCommand(RunCommand):
         """Run the experiment and write its folder."""
         started = time.monotonic()
         data = make_data(settings, self.data, self.validation, self.seed)
-        if self.init is not None:
-            start = dataclasses.replace(uj.regularizers.load_ridge(self.init), rho=settings.rho)
-            if self.mu is not None:
-                start = training.with_curvature(start, self.mu)
-        else:
-            start = uj.regularizers.ridge_params(
-                jax.random.key(self.seed),
-                channels=tuple(settings.channels),
-                size=settings.kernel_size,
-                rho=settings.rho,
-                num_knots=settings.num_knots,
-            )
-            start = training.with_curvature(start, settings.mu)
-        if start.mixture is None and settings.num_potentials > 1:
-            start = uj.regularizers.mix_potentials(start, settings.num_potentials)
+        start = self._start(settings)
         params, best_step, history = training.train(start, data.patches, data.validation, settings, self.seed, folder)
         uj.regularizers.save_ridge(folder / WEIGHTS, params)
         (folder / "figures").mkdir(exist_ok=True)
@@ -153,6 +140,7 @@ class TrainRegularizerCommand(RunCommand):
             num_validation=len(data.validation),
             validation_size=data.validation.shape[1],
             num_params=sum(leaf.size for leaf in jax.tree.leaves(params)),
+            num_potentials=1 if params.mixture is None else params.mixture.shape[1],
             best_step=best_step,
             history=history,
             bounds=measuring.audit(params, settings.validation_sigmas, self.seed),
@@ -160,3 +148,28 @@ class TrainRegularizerCommand(RunCommand):
         )
         figure_paths = figures.draw_all(folder / "figures", params, history, settings)
         return write_results(folder, report, results, figure_paths)
+
+    def _start(self, settings: Settings) -> RidgeParams:
+        """Where training starts."""
+        if self.init is not None:
+            start = dataclasses.replace(uj.regularizers.load_ridge(self.init), rho=settings.rho)
+            mu = self.mu
+        else:
+            start = uj.regularizers.ridge_params(
+                jax.random.key(self.seed),
+                channels=tuple(settings.channels),
+                size=settings.kernel_size,
+                rho=settings.rho,
+                num_knots=settings.num_knots,
+            )
+            mu = settings.mu
+        if mu is not None:
+            start = training.with_curvature(start, mu)
+        if start.mixture is None:
+            return start if settings.num_potentials == 1 else mix_potentials(start, settings.num_potentials)
+        if self.num_potentials not in (None, start.mixture.shape[1]):
+            raise ValueError(
+                f"`--num-potentials` must be {start.mixture.shape[1]}, as `--init` has, or be left out, "
+                f"got {self.num_potentials}."
+            )
+        return start

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import matplotlib
 import matplotlib.pyplot as plt
@@ -10,7 +11,7 @@ import numpy as np
 from experiments.drawing import save_figures
 from experiments.train_regularizer.settings import Settings
 from experiments.train_regularizer.training import History
-from unroll_jax.regularizers import RidgeParams, prepare_ridge
+from unroll_jax.regularizers import Ridge, RidgeParams, prepare_ridge
 from unroll_jax.splines import linear_spline, spline_potential
 
 
@@ -54,20 +55,42 @@ def _draw_filters(params: RidgeParams, settings: Settings):
 
 
 def _draw_activations(params: RidgeParams, settings: Settings):
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    figure, panels = plt.subplots(1, 3, figsize=(14, 3.8), layout="constrained")
     for sigma in settings.validation_sigmas:
         ridge = prepare_ridge(params, sigma / 255)
-        scale = float(jnp.median(ridge.scales))
-        coefficients = ridge.coefficients if ridge.coefficients.ndim == 1 else ridge.coefficients[0]
-        reach = float(ridge.grid.knots[-1])
-        points = jnp.linspace(-1.1 * reach, 1.1 * reach, 2_001)
-        values = linear_spline(points, coefficients, ridge.grid, extrapolation="constant") / scale
-        potential = spline_potential(points, coefficients, ridge.grid, extrapolation="constant") / scale**2
-        left.plot(points / scale, values, lw=1.2, label=f"sigma {sigma:g}")
-        right.plot(points / scale, potential, lw=1.2, label=f"sigma {sigma:g}")
-    left.set(xlabel="response of a filter with the median scale", ylabel="activation")
-    right.set(xlabel="response of a filter with the median scale", ylabel="potential")
-    for panel in (left, right):
+        middle = int(np.argsort(ridge.scales)[len(ridge.scales) // 2])
+        points = jnp.linspace(-1.1, 1.1, 2_001) * _reach(ridge, middle)
+        values, potential = _at(ridge, middle, points)
+        panels[0].plot(points, values, lw=1.2, label=f"sigma {sigma:g}")
+        panels[1].plot(points, potential, lw=1.2, label=f"sigma {sigma:g}")
+    points = jnp.linspace(-1.1, 1.1, 2_001) * max(_reach(ridge, index) for index in range(len(ridge.scales)))
+    for index in range(len(ridge.scales)):
+        panels[2].plot(points, _at(ridge, index, points)[1], lw=0.6, color="black", alpha=0.5)
+    panels[0].set(xlabel="response of the filter with the median scale", ylabel="activation")
+    panels[1].set(xlabel="response of the filter with the median scale", ylabel="potential")
+    panels[2].set(xlabel=f"response, sigma {sigma:g}", ylabel="potentials of all filters")
+    for panel in panels:
         panel.grid(alpha=0.3)
+    for panel in panels[:2]:
         panel.legend(fontsize=8)
     return figure
+
+
+def _reach(ridge: Ridge, index: int) -> float:
+    """The response beyond which the potential of a filter is almost flat."""
+    coefficients, _ = _own(ridge, index)
+    bent = np.abs(coefficients) > 0.02 * np.max(np.abs(coefficients))
+    return float(np.max(np.abs(np.asarray(ridge.grid.knots)[bent]), initial=0.0) / ridge.scales[index])
+
+
+def _at(ridge: Ridge, index: int, points: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The activation and the potential of a filter at `points`, responses."""
+    coefficients, scale = _own(ridge, index)
+    values = linear_spline(points * scale, coefficients, ridge.grid, extrapolation="constant") / scale
+    potential = spline_potential(points * scale, coefficients, ridge.grid, extrapolation="constant") / scale**2
+    return values, potential
+
+
+def _own(ridge: Ridge, index: int) -> tuple[jax.Array, jax.Array]:
+    """The coefficients of a filter, and its scale."""
+    return ridge.coefficients if ridge.coefficients.ndim == 1 else ridge.coefficients[index], ridge.scales[index]

@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 
 from experiments.report import Table, command_line, listed_figures
 from experiments.train_regularizer.measuring import SIZE, Bounds
-from experiments.train_regularizer.settings import Settings, error_in_words
+from experiments.train_regularizer.settings import Settings, error_in_words, potentials_in_words
 from experiments.train_regularizer.training import History
 
 _CAPTIONS = {
     "training": "Loss over the training steps, and PSNR on the validation images.",
     "filters": "The filters, collapsed to one kernel, by their norm; gray is zero.",
-    "activations": "The activation psi', and the potential psi it is the slope of, at one noise level per line.",
+    "activations": "The activation psi' of one filter, that of the median scale, and the potential psi it is the slope "
+    "of, at one noise level per line; all filters together at the last.",
 }
 
 
@@ -26,6 +27,7 @@ class Results(NamedTuple):
     num_validation: int
     validation_size: int
     num_params: int
+    num_potentials: int
     best_step: int
     history: History
     bounds: Bounds
@@ -59,8 +61,8 @@ derivative""",
         f"""`{command}`, {where["date_utc"]}, {results.history.seconds:.0f} s of training on
 {where["device_kind"]} ({where["cpu_count"]} CPU cores), jax {where["versions"]["jax"]}.""",
         f"""{results.num_params:,} parameters: filters {" -> ".join(map(str, (1, *settings.channels)))} of
-{settings.kernel_size} x {settings.kernel_size}, two splines of {settings.num_knots} knots that all filters share, and a
-scale of each filter over the noise level. Trained as a denoiser of noise between 0 and {settings.max_sigma:g},
+{settings.kernel_size} x {settings.kernel_size}, {potentials_in_words(results.num_potentials)},
+and a scale of each filter over the noise level. Trained as a denoiser of noise between 0 and {settings.max_sigma:g},
 {how},
 by {error_in_words(settings.loss, settings.margin)}, the filters with
 {settings.optimizer.capitalize()}, in {settings.num_steps} steps of {settings.batch_size} patches of

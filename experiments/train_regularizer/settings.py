@@ -105,6 +105,17 @@ errors by 0.04 dB in 100; twice the curvature, which takes more iterations, by 0
 convex one they did not help."""
 
 
+def potentials_in_words(num_potentials: int) -> str:
+    """What the filters' potentials are, for reports.
+
+    >>> potentials_in_words(1)
+    'two splines that all filters share'
+    """
+    if num_potentials == 1:
+        return "two splines that all filters share"
+    return f"{num_potentials} pairs of splines, of which every filter has its own mixture at every noise level"
+
+
 def error_in_words(loss: str, margin: int) -> str:
     """What is minimized, for reports.
 

@@ -118,6 +118,7 @@ def prepare_ridge(params: RidgeParams, sigma: Array | float) -> Ridge:
     Warns:
         UserWarning: if a known `sigma` is beyond the noise levels of the training; the scales go on straight.
 
+    >>> from unroll_jax.regularizers import ridge_params
     >>> params = ridge_params(jax.random.key(0))
     >>> ridge = prepare_ridge(params, 25 / 255)
     >>> ridge.kernel.shape
@@ -133,8 +134,7 @@ def prepare_ridge(params: RidgeParams, sigma: Array | float) -> Ridge:
     kernel = collapsed([zero_mean(first), *others])
     norm = norm_bound(kernel) if params.norm is None else params.norm
     mu = jnp.exp(params.log_mu)
-    box = flat_ends(SlopeBox.firmly_nonexpansive(), params.grid)
-    convex, concave = (clip_slopes(part, params.grid, box, keep="odd") for part in (params.convex, params.concave))
+    convex, concave = (feasible(part, params.grid) for part in (params.convex, params.concave))
     coefficients = mu * convex - params.rho * concave
     level = SIGMA_UNIT * jnp.asarray(sigma, dtype)
     if params.mixture is not None:
@@ -218,6 +218,11 @@ def ridge_hvp(ridge: Ridge, x: Array, direction: Array) -> Array:
         return directions * spline_slope(scaled, ridge.coefficients, ridge.grid, extrapolation="constant")
 
     return _through_filters(ridge.kernel, product, x, direction)
+
+
+def feasible(part: Array, grid: Grid) -> Array:
+    """The splines `part` made odd, with slopes in [0, 1] that are 0 at the ends."""
+    return clip_slopes(part, grid, flat_ends(SlopeBox.firmly_nonexpansive(), grid), keep="odd")
 
 
 def _at_level(level: Array, values: Array, noise_grid: UniformGrid) -> Array:

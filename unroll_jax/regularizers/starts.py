@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from unroll_jax._checks import check_count, check_non_negative
 from unroll_jax._types import Array
 from unroll_jax.regularizers.filters import check_kernels
-from unroll_jax.regularizers.ridge import NOISE_GRID, RidgeParams, check_params
+from unroll_jax.regularizers.ridge import NOISE_GRID, RidgeParams, check_params, feasible
 from unroll_jax.splines import UniformGrid, linear_spline
 
 
@@ -104,6 +104,7 @@ def mix_potentials(params: RidgeParams, num_potentials: int, *, share: float = 0
     wide_grid = UniformGrid(widest * grid.low, widest * grid.high, widest * (grid.num_knots - 1) + 1)
 
     def widened(part: Array) -> Array:
+        part = feasible(part, grid)
         widths = 2.0 ** jnp.arange(num_potentials, dtype=part.dtype)
         at = lambda width: width * linear_spline(wide_grid.knots / width, part, grid, extrapolation="constant")
         return jnp.stack([at(width) for width in widths])
