@@ -113,7 +113,7 @@ def test_the_cheaper_modes_train_too(mode, trained, photographs, tmp_path, monke
     np.testing.assert_allclose(jnp.exp(params.log_mu), 200, rtol=0.1)
     np.testing.assert_allclose(params.scaling - old.scaling, params.log_mu - old.log_mu, atol=0.1)
     np.testing.assert_array_equal(params.convex, old.convex)
-    assert params.mixture.shape == (4, 2, 11)
+    assert params.mixture is not None and params.mixture.shape == (4, 2, 11)
     assert np.any(params.mixture != old.mixture)
     assert np.any(np.asarray(params.kernels[0]) != np.asarray(old.kernels[0]))
 

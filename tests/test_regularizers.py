@@ -246,8 +246,8 @@ def test_a_mixture_is_the_mean_of_its_potentials_by_weights_at_the_noise_level()
     with enabled("float64"):
         params = random_params(kind="mixture")
         x = image((9, 8))
-        numbers = np.array([np.interp(15.0, np.linspace(0, 30, 11), row) for row in params.mixture.reshape(-1, 11)])
-        weights = np.exp(numbers.reshape(5, 3))
+        rows = np.reshape(params.mixture, (15, 11))
+        weights = np.exp([np.interp(15.0, np.linspace(0, 30, 11), row) for row in rows]).reshape(5, 3)
         weights /= np.sum(weights, axis=1, keepdims=True)
         mean = 0
         for index in range(3):
