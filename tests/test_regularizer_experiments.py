@@ -271,9 +271,9 @@ def test_misuse_is_told_and_writes_nothing(arguments, message, tmp_path, capsys,
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("name", "num_trainings"), [("wcrr", 6), ("crr", 3)])
-def test_shipped_cards_and_weights_are_those_of_the_committed_runs(name, num_trainings):
-    trainings = [f"train-{name}-seed{seed}" for seed in range(num_trainings)]
+@pytest.mark.parametrize(("name", "seeds"), [("wcrr", (0, 1, 2, 3, 4, 5, 7)), ("crr", (0, 1, 2, 3))])
+def test_shipped_cards_and_weights_are_those_of_the_committed_runs(name, seeds):
+    trainings = [f"train-{name}-seed{seed}" for seed in seeds]
     evaluation, *others = (
         json.loads((RESULTS / folder / "metrics.json").read_text(encoding="utf-8"))
         for folder in (f"evaluate-{name}-bsd68", *trainings)

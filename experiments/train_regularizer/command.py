@@ -139,7 +139,7 @@ class TrainRegularizerCommand(RunCommand):
             num_images=data.num_images,
             num_validation=len(data.validation),
             validation_size=data.validation.shape[1],
-            num_params=sum(leaf.size for leaf in jax.tree.leaves(params)),
+            num_params=_num_trained(params, settings),
             num_potentials=1 if params.mixture is None else params.mixture.shape[1],
             best_step=best_step,
             history=history,
@@ -173,3 +173,9 @@ class TrainRegularizerCommand(RunCommand):
                 f"got {self.num_potentials}."
             )
         return start
+
+
+def _num_trained(params: RidgeParams, settings: Settings) -> int:
+    """How many numbers training changed: the splines are left alone where their rate is 0."""
+    fixed = (params.convex, params.concave) if settings.spline_rate == 0 else ()
+    return sum(leaf.size for leaf in jax.tree.leaves(params)) - sum(leaf.size for leaf in fixed)

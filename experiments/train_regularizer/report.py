@@ -26,7 +26,7 @@ class Results(NamedTuple):
     num_images: int
     num_validation: int
     validation_size: int
-    num_params: int
+    num_params: int  # that training changed
     num_potentials: int
     best_step: int
     history: History
@@ -60,7 +60,7 @@ derivative""",
         f"# A {kind} ridge regularizer",
         f"""`{command}`, {where["date_utc"]}, {results.history.seconds:.0f} s of training on
 {where["device_kind"]} ({where["cpu_count"]} CPU cores), jax {where["versions"]["jax"]}.""",
-        f"""{results.num_params:,} parameters: filters {" -> ".join(map(str, (1, *settings.channels)))} of
+        f"""{results.num_params:,} trained parameters: filters {" -> ".join(map(str, (1, *settings.channels)))} of
 {settings.kernel_size} x {settings.kernel_size}, {potentials_in_words(results.num_potentials)},
 and a scale of each filter over the noise level. Trained as a denoiser of noise between 0 and {settings.max_sigma:g},
 {how},
