@@ -45,7 +45,7 @@ def card(name: str, evaluation: dict[str, Any], trainings: Sequence[dict[str, An
     return f"""# {name}: a {kind} ridge regularizer
 
 For gray images in [0, 1] and noise between 0 and {settings["max_sigma"]:g}/255.
-{trainings[-1]["num_params"]:,} trained parameters: filters {" -> ".join(map(str, (1, *settings["channels"])))}
+{trainings[-1]["num_params"]:,} parameters: filters {" -> ".join(map(str, (1, *settings["channels"])))}
 of {settings["kernel_size"]} x {settings["kernel_size"]}, {potentials_in_words(trainings[-1].get("num_potentials", 1))},
 and the filters' scales over the noise level; rho = {settings["rho"]:g}.
 
