@@ -118,6 +118,13 @@ def test_the_cheaper_modes_train_too(mode, trained, photographs, tmp_path, monke
     assert np.any(np.asarray(params.kernels[0]) != np.asarray(old.kernels[0]))
 
 
+def test_what_init_has_mixed_stays_as_it_is(trained, photographs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(settings, "DEFAULTS", TINY)
+    arguments = ["--data", str(photographs), "--init", str(trained / "regularizer.npz"), "--num-potentials", "3"]
+    assert cli.main(["train-regularizer", *arguments, "--out", str(tmp_path / "run")]) == 1
+    assert "`--num-potentials` must be 2, as `--init` has, or be left out, got 3" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("name", "power"), [("squared", 2), ("l1", 1)])
 def test_the_loss_counts_pixels_away_from_the_edge_alike_at_all_noise_levels(name, power):
     start = uj.regularizers.ridge_params(jax.random.key(0), channels=(2,), size=3)

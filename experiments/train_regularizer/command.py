@@ -15,6 +15,7 @@ from experiments.train_regularizer import settings as all_settings
 from experiments.train_regularizer.problem import make_data
 from experiments.train_regularizer.settings import Loss, Mode, Optimizer, Settings
 from unroll_jax.regularizers import RidgeParams, mix_potentials
+from unroll_jax.splines import UniformGrid
 
 WEIGHTS = "regularizer.npz"
 
@@ -165,9 +166,12 @@ class TrainRegularizerCommand(RunCommand):
             mu = settings.mu
         if mu is not None:
             start = training.with_curvature(start, mu)
-        if start.mixture is None:
-            return start if settings.num_potentials == 1 else mix_potentials(start, settings.num_potentials)
-        if self.num_potentials not in (None, start.mixture.shape[1]):
+        if start.mixture is None and settings.num_potentials > 1:
+            # potentials of --init that cannot be mixed stay as they are, unless a mixture was asked for
+            is_shared = start.convex.ndim == 1 and isinstance(start.grid, UniformGrid)
+            if is_shared or self.num_potentials is not None:
+                return mix_potentials(start, settings.num_potentials)
+        if start.mixture is not None and self.num_potentials not in (None, start.mixture.shape[1]):
             raise ValueError(
                 f"`--num-potentials` must be {start.mixture.shape[1]}, as `--init` has, or be left out, "
                 f"got {self.num_potentials}."
