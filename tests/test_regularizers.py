@@ -246,6 +246,7 @@ def test_a_mixture_is_the_mean_of_its_potentials_by_weights_at_the_noise_level()
     with enabled("float64"):
         params = random_params(kind="mixture")
         x = image((9, 8))
+        assert params.mixture is not None
         rows = np.reshape(params.mixture, (15, 11))
         weights = np.exp([np.interp(15.0, np.linspace(0, 30, 11), row) for row in rows]).reshape(5, 3)
         weights /= np.sum(weights, axis=1, keepdims=True)
