@@ -9,7 +9,7 @@ import numpy as np
 import unroll_jax as uj
 from experiments.denoising.measuring import psnr, ssim
 from experiments.reconstruction.problems import Measured
-from unroll_jax.regularizers import RidgeParams, prepare_ridge, ridge_reconstruct, ridge_value
+from unroll_jax.regularizers import Ridge, RidgeParams, prepare_ridge, ridge_reconstruct, ridge_value
 
 CHECK_EVERY = 5
 
@@ -107,11 +107,10 @@ def objective_of_ridge(
     params: RidgeParams, measured: Measured, strength: float, sigma: float, num_steps: int
 ) -> np.ndarray:
     """The objective at the points that the steps start from: `(num_steps + 1,)`. The safeguard makes it fall."""
-    ridge = prepare_ridge(params, sigma / 255)
     weight = strength * measured.lipschitz
 
-    @jax.jit
-    def objectives(measured: Measured) -> jax.Array:
+    @jax.jit  # the regularizer is an argument: XLA would take seconds over the tables of a constant
+    def objectives(ridge: Ridge, measured: Measured) -> jax.Array:
         return ridge_reconstruct(
             ridge,
             measured.problem,
@@ -123,7 +122,7 @@ def objective_of_ridge(
             record=lambda state: measured.problem.value(state.base) + weight * ridge_value(ridge, state.base),
         ).records
 
-    return np.asarray(objectives(measured))
+    return np.asarray(objectives(prepare_ridge(params, sigma / 255), measured))
 
 
 def _restored(solution: uj.Solution, measured: Measured) -> Restored:
