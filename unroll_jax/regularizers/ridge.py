@@ -88,6 +88,9 @@ class Ridge:
     With the convolution W = (w_i) of norm at most 1 and slopes of psi' in [-rho, mu], whatever the scales a_i:
     -rho <= v'Hv / ||v||^2 <= mu for the Hessian H of R.
 
+    R has a lower bound where no activation ends below zero, as it always is for rho = 0; for rho > 0 the bounds of its
+    curvature do not imply one.
+
     Attributes:
         kernel: `(height, width, 1, filters)`, the filters w_i, of norm at most 1.
         coefficients: `(num_knots,)` or `(filters, num_knots)`, the values of psi' at the knots.
