@@ -22,6 +22,7 @@ from experiments.reconstruction import settings as reconstruction_settings
 from experiments.reconstruction.tuning import search
 from experiments.train_regularizer import settings, training
 from experiments.train_regularizer.card import card
+from experiments.train_regularizer.problem import make_data
 from unroll_jax.regularizers import RidgeRegularizer
 
 RESULTS = Path(__file__).parent.parent / "experiments" / "results"
@@ -123,6 +124,27 @@ def test_what_init_has_mixed_stays_as_it_is(trained, photographs, tmp_path, monk
     arguments = ["--data", str(photographs), "--init", str(trained / "regularizer.npz"), "--num-potentials", "3"]
     assert cli.main(["train-regularizer", *arguments, "--out", str(tmp_path / "run")]) == 1
     assert "`--num-potentials` must be 2, as `--init` has, or be left out, got 3" in capsys.readouterr().err
+
+
+def test_patches_come_from_all_folders_in_all_eight_orientations(tmp_path):
+    corner = np.zeros((4, 4), np.uint8)
+    corner[0, :2] = 255, 100
+    for name, image in (("dark", corner), ("bright", 255 - corner)):
+        (tmp_path / name).mkdir()
+        PillowImage.fromarray(image).save(tmp_path / name / "0.png")
+    chosen = dataclasses.replace(TINY, patch_size=4, num_patches=200, scales=(1.0,), validation_size=4)
+    folders = (tmp_path / "dark", tmp_path / "bright")
+    data = make_data(chosen, folders, tmp_path / "dark", seed=0)
+    assert data.num_images == 2 and data.patches.shape == (200, 4, 4, 1)
+    found = {patch.tobytes() for patch in data.patches}
+    assert len(found) == 16
+    assert np.float32(corner / 255).tobytes() in found
+    np.testing.assert_array_equal(data.patches, make_data(chosen, folders, tmp_path / "dark", seed=0).patches)
+
+
+def test_scales_are_positive(photographs, capsys):
+    assert cli.main(["train-regularizer", "--data", str(photographs), "--scales", "1", "-0.5"]) == 1
+    assert "`--scales` must be positive, got 1.0 -0.5" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("name", "power"), [("squared", 2), ("l1", 1)])

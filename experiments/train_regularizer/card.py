@@ -16,6 +16,8 @@ from experiments.train_regularizer.settings import error_in_words, potentials_in
 
 PUBLISHED = {"crr": {"5": 36.960, "15": 30.545, "25": 28.096}, "wcrr": {"5": 37.654, "15": 31.209, "25": 28.677}}
 
+CROPS = "bsd400_gray180"
+
 
 def main() -> None:
     """Print the card."""
@@ -81,18 +83,25 @@ def _trainings(trainings: Sequence[dict[str, Any]]) -> str:
 
 def _training(training: dict[str, Any], is_first: bool) -> str:
     settings, where = training["settings"], training["environment"]
-    command = {name: value for name, value in training["command"].items() if value is not None}
-    data, validation = (Path(command[name]).name for name in ("data", "validation"))
+    command = {name: value for name, value in training["command"].items() if value not in (None, [])}
+    paths = [command["data"]] if isinstance(command["data"], str) else command["data"]
+    data, validation = [_source(Path(path)) for path in paths], Path(command["validation"]).name
     command |= {"data": data, "validation": validation} | ({} if is_first else {"init": "THE_WEIGHTS_BEFORE"})
+    images = " and ".join(data) + (" (crops of BSDS500's train and test\nimages)" if data == [CROPS] else "")
+    scales = ", ".join(map(str, settings["scales"]))
     size, minutes = settings["patch_size"], training["history"]["seconds"] / 60
     return f"""`{command_line("train-regularizer", command, short=True)}`,
 commit {(where["git_commit"] or "unknown")[:12]}: {settings["num_steps"]:,} steps of {settings["batch_size"]} patches of
-{size} x {size} from {training["num_images"]} images of {data} (crops of BSDS500's train and test
-images), at the scales {", ".join(map(str, settings["scales"]))}; the filters with
+{size} x {size} from {training["num_images"]} images of {images}, at the scales {scales}; the filters with
 {settings.get("optimizer", "adam").capitalize()}, by {error_in_words(settings["loss"], settings.get("margin", 0))};
 chosen at step {training["best_step"]:,} on
 {training["num_validation"]} images of {validation}. {minutes:.0f} minutes on {where["cpu_count"]} CPU cores, shared
 with other work; jax {where["versions"]["jax"]}."""
+
+
+def _source(path: Path) -> str:
+    """The name of a folder of images; a part of a set has the set's name before it."""
+    return f"{path.parent.name}/{path.name}" if path.name in ("train", "test") else path.name
 
 
 if __name__ == "__main__":

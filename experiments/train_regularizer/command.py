@@ -37,8 +37,8 @@ class TrainRegularizerCommand(RunCommand):
     NAME = "train-regularizer"
     FILES = f"{WEIGHTS}, report.md, metrics.json, config.json, figures/, training.jsonl"
 
-    data: Path | None = None
-    """A folder or a zip of images to learn from. Default: the photographs that come with scikit-image."""
+    data: tuple[Path, ...] = ()
+    """Folders or zips of images to learn from. Default: the photographs that come with scikit-image."""
 
     validation: Path | None = None
     """A folder or a zip of images to choose the best by. Default: a fifth of the images of --data, held out."""
@@ -74,6 +74,9 @@ class TrainRegularizerCommand(RunCommand):
     num_steps: int | None = None
     """Training steps, in place of 1000."""
 
+    scales: tuple[float, ...] = ()
+    """Of the images the patches are cut from, in place of 1, 0.9, 0.8 and 0.7."""
+
     patch_size: int | None = None
     """Pixels along a side of the patches, in place of 40."""
 
@@ -106,6 +109,10 @@ class TrainRegularizerCommand(RunCommand):
         counts = ("num_steps", "batch_size", "patch_size", "num_unrolled", "num_potentials")
         overrides |= self.given_options(counts, at_least=1)
         overrides |= self.given_options(("mu",))
+        if self.scales:
+            if not all(scale > 0 for scale in self.scales):
+                raise ValueError(f"`--scales` must be positive, got {' '.join(map(str, self.scales))}.")
+            overrides["scales"] = self.scales
         for name, kind in (("mode", Mode), ("loss", Loss), ("optimizer", Optimizer)):
             value = getattr(self, name)
             if value is not None:

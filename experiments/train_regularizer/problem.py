@@ -1,5 +1,6 @@
 """The images of the training: patches at several scales, and those to validate on."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ class Data(NamedTuple):
     """What a regularizer learns from and is chosen by.
 
     Attributes:
-        patches: clean ones, `(num_patches, patch_size, patch_size, 1)`.
+        patches: clean ones, turned and mirrored at random, `(num_patches, patch_size, patch_size, 1)`.
         validation: middles of clean images of one size, `(num_images, size, size, 1)`.
         num_images: how many images the patches are from.
     """
@@ -24,14 +25,14 @@ class Data(NamedTuple):
     num_images: int
 
 
-def make_data(settings: Settings, data: Path | None, validation: Path | None, seed: int) -> Data:
-    """Patches of the images at `data`, and the middles of those at `validation` or of a fifth of the first.
+def make_data(settings: Settings, data: Sequence[Path], validation: Path | None, seed: int) -> Data:
+    """Patches of the images at all of `data`, and the middles of those at `validation` or of a fifth of the first.
 
     Raises:
         ValueError: where images are too few or too small.
         FileNotFoundError: where nothing lies at a path.
     """
-    images = load_images(data)
+    images = [image for path in data or (None,) for image in load_images(path)]
     if validation is None:
         images, held_out = split_images(images, held_out=0.2, seed=seed)
     else:
@@ -45,8 +46,15 @@ def make_data(settings: Settings, data: Path | None, validation: Path | None, se
     middles = np.stack([middle(image.pixels, size) for image in held_out])[..., None]
     scaled = [_scaled(image, scale) for scale in settings.scales for image in images]
     rows = sample_patches(scaled, size=settings.patch_size, num_patches=settings.num_patches, seed=seed)
-    patches = rows.reshape(-1, settings.patch_size, settings.patch_size, 1)
-    return Data(patches, middles, len(images))
+    patches = rows.reshape(-1, settings.patch_size, settings.patch_size)
+    return Data(_turned(patches, seed)[..., None], middles, len(images))
+
+
+def _turned(patches: np.ndarray, seed: int) -> np.ndarray:
+    """Each of the square `patches` in one of its eight orientations."""
+    draws = np.random.default_rng([seed, 1]).integers(4, size=(2, len(patches)))
+    turned = (np.rot90(patch, turns) for patch, turns in zip(patches, draws[0], strict=True))
+    return np.stack([patch[::-1] if draw % 2 else patch for patch, draw in zip(turned, draws[1], strict=True)])
 
 
 def _scaled(image: Image, scale: float) -> Image:
