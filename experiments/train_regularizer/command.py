@@ -65,8 +65,7 @@ class TrainRegularizerCommand(RunCommand):
     or through a few steps (unrolled)."""
 
     loss: Loss | None = None
-    """What is minimized: the l1 error, the squared error, as usual for a convex regularizer, or the rms error of a
-    patch, which is between them: rough patches count less than by squares, and large errors more than by l1."""
+    """The error of a pixel: l1, or squared, as usual for a convex regularizer."""
 
     margin: int | None = None
     """Pixels along the edges of the patches whose error does not count, in place of 6: filters see zeros beyond an

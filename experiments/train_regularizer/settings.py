@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any, Literal
 
 Mode = Literal["equilibrium", "jacobian-free", "unrolled"]
-Loss = Literal["l1", "squared", "rms"]
+Loss = Literal["l1", "squared"]
 Optimizer = Literal["muon", "adam"]
 
 FILTER_RATES: dict[Optimizer, float] = {"adam": 5e-3, "muon": 5e-2}
@@ -122,5 +122,4 @@ def error_in_words(loss: str, margin: int) -> str:
     >>> error_in_words("squared", 6)
     'the squared error 6 pixels from the edge on'
     """
-    error = "the root of each patch's mean squared error" if loss == "rms" else f"the {loss} error"
-    return error + (f" {margin} pixels from the edge on" if margin else "")
+    return f"the {loss} error" + (f" {margin} pixels from the edge on" if margin else "")

@@ -111,22 +111,16 @@ def make_loss(settings: Settings) -> Callable[[RidgeRegularizer, jax.Array, jax.
         noise = jax.random.normal(noise_key, clean.shape)
         noisy = clean + sigmas.reshape(-1, 1, 1, 1) * noise
         error = UNIT * (jax.vmap(denoiser, (None, 0, 0))(params, noisy, sigmas) - clean)
-        value = _mean_error(_inside(error, settings.margin), sigmas, settings)
+        error = _inside(error, settings.margin)
+        weights = (settings.max_sigma / 2 + EVEN) / (UNIT * sigmas + EVEN)
+        weighted = weights.reshape(-1, 1, 1, 1) * error
+        value = jnp.mean(jnp.abs(weighted)) if settings.loss == "l1" else jnp.mean(weighted**2)
         if settings.variation_weight == 0:
             return value
         variation = [jnp.sum(second_order_variation(part, params.grid)) for part in (params.convex, params.concave)]
         return value + settings.variation_weight * sum(variation)
 
     return loss
-
-
-def _mean_error(error: jax.Array, sigmas: jax.Array, settings: Settings) -> jax.Array:
-    weights = (settings.max_sigma / 2 + EVEN) / (UNIT * sigmas + EVEN)
-    weighted = weights.reshape(-1, 1, 1, 1) * error
-    if settings.loss == "l1":
-        return jnp.mean(jnp.abs(weighted))
-    squares = jnp.mean(weighted**2, axis=(1, 2, 3))
-    return jnp.mean(jnp.sqrt(squares) if settings.loss == "rms" else squares)
 
 
 def _inside(images: jax.Array, margin: int) -> jax.Array:
