@@ -184,6 +184,13 @@ def sample_patches(images: Sequence[Image], *, size: int, num_patches: int, seed
     return patches.reshape(num_patches, size * size)
 
 
+def mirrored(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Every image as it is, or mirrored left to right, up to down, or both: `(num_images, height, width, channels)`."""
+    flips = rng.random((2, len(images), 1, 1, 1)) < 0.5
+    images = np.where(flips[0], images[:, :, ::-1], images)
+    return np.where(flips[1], images[:, ::-1], images)
+
+
 def whole_images(images: Sequence[Image], size: int) -> np.ndarray:
     """All of `images`, each exactly `size` x `size`, as rows in their order: `(num_images, size * size)`."""
     for name, pixels in images:

@@ -107,7 +107,7 @@ def command_line(experiment: str, command: Mapping[str, Any], *, short: bool = F
     """
     words = [f"python -m experiments {experiment}"]
     for name, value in command.items():
-        if value is None or (short and (value == () or name in ("out", "config", "resume"))):
+        if value is None or (short and (value in ((), []) or name in ("out", "config", "resume"))):
             continue
         values = value if isinstance(value, list | tuple) else [value]
         texts = [each.name if short and isinstance(each, Path) else str(each) for each in values]

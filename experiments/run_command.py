@@ -88,11 +88,12 @@ class RunCommand(_Seeded, abc.ABC):
         Raises:
             ValueError: for one below `at_least`, or by default for one that is not positive.
         """
-        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        given = {name: getattr(self, name) for name in names if getattr(self, name) not in (None, ())}
         for name, value in given.items():
-            if not (value > 0 if at_least is None else value >= at_least):
+            values = value if isinstance(value, tuple) else (value,)
+            if not all(each > 0 if at_least is None else each >= at_least for each in values):
                 wanted = "positive" if at_least is None else f"at least {at_least}"
-                raise ValueError(f"`--{name.replace('_', '-')}` must be {wanted}, got {value}.")
+                raise ValueError(f"`--{name.replace('_', '-')}` must be {wanted}, got {' '.join(map(str, values))}.")
         return given
 
 

@@ -112,7 +112,7 @@ def make_batches(crops: np.ndarray, settings: Settings, batch_size: int, seed: i
     def batches(step: int) -> dict[str, np.ndarray]:
         rng = np.random.default_rng((seed, step))
         images = to_unit(crops[rng.integers(len(crops), size=batch_size)])
-        images = mirrored(images, rng)
+        images = data.mirrored(images, rng)
         masks = np.repeat(hole_mask(settings)[None], batch_size, axis=0)
         is_random = rng.random(batch_size) < settings.random_share
         masks[is_random] = random_masks(settings, rng, int(np.sum(is_random)))
@@ -126,16 +126,9 @@ def make_flow_batches(crops: np.ndarray, settings: Settings, seed: int) -> Calla
 
     def batches(step: int) -> np.ndarray:
         rng = np.random.default_rng((seed, step))
-        return dequantized(mirrored(crops[rng.integers(len(crops), size=settings.flow_batch)], rng), rng)
+        return dequantized(data.mirrored(crops[rng.integers(len(crops), size=settings.flow_batch)], rng), rng)
 
     return batches
-
-
-def mirrored(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Every image as it is, or mirrored left to right, up to down, or both."""
-    flips = rng.random((2, len(images), 1, 1, 1)) < 0.5
-    images = np.where(flips[0], images[:, :, ::-1], images)
-    return np.where(flips[1], images[:, ::-1], images)
 
 
 def to_unit(crops: np.ndarray) -> np.ndarray:

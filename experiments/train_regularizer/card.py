@@ -83,10 +83,10 @@ def _trainings(trainings: Sequence[dict[str, Any]]) -> str:
 
 def _training(training: dict[str, Any], is_first: bool) -> str:
     settings, where = training["settings"], training["environment"]
-    command = {name: value for name, value in training["command"].items() if value not in (None, [])}
+    command = training["command"]
     paths = [command["data"]] if isinstance(command["data"], str) else command["data"]
     data, validation = [_source(Path(path)) for path in paths], Path(command["validation"]).name
-    command |= {"data": data, "validation": validation} | ({} if is_first else {"init": "THE_WEIGHTS_BEFORE"})
+    command = command | {"data": data, "validation": validation} | ({} if is_first else {"init": "THE_WEIGHTS_BEFORE"})
     images = " and ".join(data) + (" (crops of BSDS500's train and test\nimages)" if data == [CROPS] else "")
     scales = ", ".join(map(str, settings["scales"]))
     size, minutes = settings["patch_size"], training["history"]["seconds"] / 60

@@ -108,11 +108,7 @@ class TrainRegularizerCommand(RunCommand):
         overrides = self.given_options(("rho", "margin", "filter_rate", "spline_rate", "variation_weight"), at_least=0)
         counts = ("num_steps", "batch_size", "patch_size", "num_unrolled", "num_potentials")
         overrides |= self.given_options(counts, at_least=1)
-        overrides |= self.given_options(("mu",))
-        if self.scales:
-            if not all(scale > 0 for scale in self.scales):
-                raise ValueError(f"`--scales` must be positive, got {' '.join(map(str, self.scales))}.")
-            overrides["scales"] = self.scales
+        overrides |= self.given_options(("mu", "scales"))
         for name, kind in (("mode", Mode), ("loss", Loss), ("optimizer", Optimizer)):
             value = getattr(self, name)
             if value is not None:

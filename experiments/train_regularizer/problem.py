@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import PIL.Image
 
-from experiments.data import Image, load_images, middle, sample_patches, split_images
+from experiments.data import Image, load_images, middle, mirrored, sample_patches, split_images
 from experiments.train_regularizer.settings import Settings
 
 
@@ -46,15 +46,15 @@ def make_data(settings: Settings, data: Sequence[Path], validation: Path | None,
     middles = np.stack([middle(image.pixels, size) for image in held_out])[..., None]
     scaled = [_scaled(image, scale) for scale in settings.scales for image in images]
     rows = sample_patches(scaled, size=settings.patch_size, num_patches=settings.num_patches, seed=seed)
-    patches = rows.reshape(-1, settings.patch_size, settings.patch_size)
-    return Data(_turned(patches, seed)[..., None], middles, len(images))
+    patches = rows.reshape(-1, settings.patch_size, settings.patch_size, 1)
+    return Data(_turned(patches, seed), middles, len(images))
 
 
 def _turned(patches: np.ndarray, seed: int) -> np.ndarray:
     """Each of the square `patches` in one of its eight orientations."""
-    draws = np.random.default_rng([seed, 1]).integers(4, size=(2, len(patches)))
-    turned = (np.rot90(patch, turns) for patch, turns in zip(patches, draws[0], strict=True))
-    return np.stack([patch[::-1] if draw % 2 else patch for patch, draw in zip(turned, draws[1], strict=True)])
+    rng = np.random.default_rng([seed, 1])
+    is_transposed = rng.random((len(patches), 1, 1, 1)) < 0.5
+    return mirrored(np.where(is_transposed, np.swapaxes(patches, 1, 2), patches), rng)
 
 
 def _scaled(image: Image, scale: float) -> Image:
